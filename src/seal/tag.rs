@@ -1,0 +1,105 @@
+//! The keyed hashes: tags that stand for names [F-35], and the MACs of batches [F-37].
+
+use super::{DataKey, KEY_BYTES, TagKey};
+use crate::format::batch::Authenticator;
+use crate::ids::{Account, AccountTag, App, AppTag, Fingerprint, Holder, HolderTag, HostTag};
+use aws_lc_rs::{hkdf, hmac};
+use zeroize::Zeroizing;
+
+const INFO_BATCH: &[u8] = b"tokenwal 1 batch";
+
+/// Makes the tags that stand for names in the clear [F-35].
+pub struct Tagger(hmac::Key);
+
+impl Tagger {
+    /// Prepares a store's tag key.
+    pub fn new(key: &TagKey) -> Self {
+        Self(hmac::Key::new(hmac::HMAC_SHA256, key.0.as_slice()))
+    }
+
+    /// Tags an app.
+    pub fn app(&self, app: &App) -> AppTag {
+        AppTag::from_bytes(self.tag(&["app", app.provider(), app.client_id()]))
+    }
+
+    /// Tags an account.
+    pub fn account(&self, account: &Account) -> AccountTag {
+        let (app, user) = (&account.app, account.user.as_str());
+        AccountTag::from_bytes(self.tag(&["account", app.provider(), app.client_id(), user]))
+    }
+
+    /// Tags a holder.
+    pub fn holder(&self, holder: &Holder) -> HolderTag {
+        HolderTag::from_bytes(self.tag(&["holder", holder.tenant(), holder.name()]))
+    }
+
+    /// Tags a host.
+    pub fn host(&self, host: &str) -> HostTag {
+        HostTag::from_bytes(self.tag(&["host", host]))
+    }
+
+    /// Takes a token's fingerprint.
+    pub fn fingerprint(&self, token: &str) -> Fingerprint {
+        Fingerprint::from_bytes(self.tag(&["token", token]))
+    }
+
+    fn tag(&self, texts: &[&str]) -> [u8; 16] {
+        let mut context = hmac::Context::with_key(&self.0);
+        for text in texts {
+            // Names are checked to be short; a token comes from an answer of bounded size.
+            let length = u32::try_from(text.len()).unwrap_or(u32::MAX);
+            context.update(&length.to_le_bytes());
+            context.update(text.as_bytes());
+        }
+        cut(&context.sign())
+    }
+}
+
+impl std::fmt::Debug for Tagger {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Tagger(..)")
+    }
+}
+
+/// Makes the MACs of a segment's batches [F-37].
+pub struct MacKey(hmac::Key);
+
+impl MacKey {
+    /// Derives the key from the segment's own data key.
+    pub fn new(key: &DataKey) -> Self {
+        let prk = hkdf::Salt::new(hkdf::HKDF_SHA256, &[]).extract(key.bytes.as_slice());
+        let mut bytes = Zeroizing::new([0; KEY_BYTES]);
+        prk.expand(&[INFO_BATCH], hkdf::HKDF_SHA256)
+            .and_then(|okm| okm.fill(bytes.as_mut_slice()))
+            .expect("one hash's length may always be derived");
+        Self(hmac::Key::new(hmac::HMAC_SHA256, bytes.as_slice()))
+    }
+}
+
+impl Authenticator for MacKey {
+    fn mac(&self, parts: &mut dyn Iterator<Item = &[u8]>) -> [u8; 16] {
+        // Parts are short, and a call of the hash costs more than a copy.
+        const GATHER_BYTES: usize = 4096;
+        let mut context = hmac::Context::with_key(&self.0);
+        let mut gathered = Vec::with_capacity(GATHER_BYTES);
+        for part in parts {
+            if gathered.len() + part.len() > GATHER_BYTES {
+                context.update(&gathered);
+                gathered.clear();
+            }
+            gathered.extend_from_slice(part);
+        }
+        context.update(&gathered);
+        cut(&context.sign())
+    }
+}
+
+impl std::fmt::Debug for MacKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("MacKey(..)")
+    }
+}
+
+fn cut(tag: &hmac::Tag) -> [u8; 16] {
+    *tag.as_ref().first_chunk().expect("a SHA-256 tag has 32 bytes")
+}
