@@ -1,0 +1,40 @@
+//! Reads a file in windows, so that a pass over it costs few calls and bounded memory.
+
+use crate::disk::DiskFile;
+use std::io;
+
+/// How much is read at once.
+const WINDOW_BYTES: usize = 1 << 20;
+
+/// Reads a file in windows, each large enough for a batch.
+pub(super) struct Window<'a> {
+    file: &'a dyn DiskFile,
+    start: u64,
+    bytes: Vec<u8>,
+    filled: usize,
+}
+
+impl<'a> Window<'a> {
+    pub(super) fn new(file: &'a dyn DiskFile) -> Self {
+        Self { file, start: 0, bytes: Vec::new(), filled: 0 }
+    }
+
+    /// Returns up to `length` bytes from `offset`; fewer only where the file ends.
+    pub(super) fn at(&mut self, offset: u64, length: usize) -> io::Result<&[u8]> {
+        let inside = offset
+            .checked_sub(self.start)
+            .and_then(|skip| usize::try_from(skip).ok())
+            .filter(|skip| skip.saturating_add(length) <= self.filled);
+        let skip = match inside {
+            Some(skip) => skip,
+            None => {
+                self.bytes.resize(length.max(WINDOW_BYTES), 0);
+                self.filled = self.file.read_at(offset, &mut self.bytes)?;
+                self.start = offset;
+                0
+            }
+        };
+        let end = self.filled.min(skip.saturating_add(length));
+        Ok(self.bytes.get(skip..end).unwrap_or_default())
+    }
+}
