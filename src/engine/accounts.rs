@@ -1,0 +1,282 @@
+//! Where the state of each account is: touched since the snapshot, frozen while a snapshot is
+//! being written, or in the snapshot.
+//!
+//! What readers see is durable state: records get here after their sync, in the order of LSNs.
+//! Look-ups go touched, frozen, snapshot. While a journal is replayed an account is only the list
+//! of its records; it is folded when somebody asks for it, so replay costs what the tail costs.
+
+use super::state::{AccountState, Step};
+use super::table::Snapshot;
+use crate::error::Damage;
+use crate::format::clear::{Clear, Flags};
+use crate::ids::{AccountTag, Lsn, OpId};
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+/// What is known in memory of an account.
+#[derive(Debug, Clone)]
+pub(crate) enum Slot {
+    /// The records since the snapshot, not folded yet.
+    Tail(Vec<Lsn>),
+    /// The whole state.
+    Folded(Arc<AccountState>),
+    /// Something moved here from what cannot be read, or from here to there [F-41].
+    Lost(Arc<Damage>),
+}
+
+impl Slot {
+    /// Returns the LSN of the last record that changed the account.
+    pub(crate) fn version(&self) -> Lsn {
+        match self {
+            Self::Tail(records) => records.last().copied().unwrap_or_default(),
+            Self::Folded(state) => state.version,
+            Self::Lost(_) => Lsn::NONE,
+        }
+    }
+}
+
+pub(crate) type Slots = HashMap<AccountTag, Slot>;
+
+/// The durable state of all accounts.
+#[derive(Debug, Default)]
+pub(crate) struct Accounts {
+    touched: Slots,
+    frozen: Option<Arc<Slots>>,
+    snapshot: Option<Arc<Snapshot>>,
+    /// Intents of the tail under a provisional account of their own, of which nothing else is known.
+    fresh: HashSet<OpId>,
+    /// Counts the snapshots that were installed, so that a state which was loaded from one is not
+    /// taken for a state of the next.
+    epoch: u64,
+}
+
+/// Where an account's state has to come from.
+#[derive(Debug)]
+pub(crate) enum Found {
+    /// It is in memory.
+    State(Arc<AccountState>),
+    /// It is in the snapshot, if there, followed by these records.
+    Load(Base),
+    /// It cannot be known.
+    Lost(Arc<Damage>),
+}
+
+/// What has to be read to have an account's state.
+#[derive(Debug)]
+pub(crate) struct Base {
+    pub(crate) snapshot: Option<Arc<Snapshot>>,
+    pub(crate) tail: Vec<Lsn>,
+}
+
+/// An account's state as a caller saw it.
+#[derive(Debug, Clone)]
+pub(crate) struct Seen {
+    pub(crate) account: AccountTag,
+    pub(crate) state: Arc<AccountState>,
+    pub(crate) epoch: u64,
+}
+
+/// The accounts that a record concerns: one, or two where something moves between them.
+pub(crate) fn concerned(clear: &Clear) -> (Option<AccountTag>, Option<AccountTag>) {
+    let Some(prefix) = clear.prefix() else { return (None, None) };
+    let account = Some(prefix.account).filter(|account| !account.is_none());
+    let other = match clear {
+        Clear::Issued(issued) => Some(issued.from),
+        Clear::Identified(identified) => Some(identified.to),
+        Clear::Merged(merged) => Some(merged.to),
+        _ => None,
+    };
+    // What moves to where it is does not move.
+    (account, other.filter(|other| !other.is_none() && Some(*other) != account))
+}
+
+impl Accounts {
+    pub(crate) fn new(snapshot: Option<Arc<Snapshot>>) -> Self {
+        Self { snapshot, ..Self::default() }
+    }
+
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Returns how many accounts are in memory.
+    pub(crate) fn touched(&self) -> usize {
+        self.touched.len()
+    }
+
+    /// Finds an account.
+    pub(crate) fn find(&self, account: AccountTag) -> Found {
+        let frozen = || self.frozen.as_ref().and_then(|frozen| frozen.get(&account));
+        match self.touched.get(&account).or_else(frozen) {
+            Some(Slot::Folded(state)) => Found::State(Arc::clone(state)),
+            Some(Slot::Tail(tail)) => Found::Load(self.base(tail.clone())),
+            Some(Slot::Lost(damage)) => Found::Lost(Arc::clone(damage)),
+            None => Found::Load(self.base(Vec::new())),
+        }
+    }
+
+    fn base(&self, tail: Vec<Lsn>) -> Base {
+        Base { snapshot: self.snapshot.clone(), tail }
+    }
+
+    /// Returns the version of an account that is in memory.
+    pub(crate) fn version(&self, account: AccountTag) -> Option<Lsn> {
+        let frozen = || self.frozen.as_ref().and_then(|frozen| frozen.get(&account));
+        self.touched.get(&account).or_else(frozen).map(Slot::version)
+    }
+
+    /// Keeps states that were loaded for records that are now in flight, so that the records can
+    /// be applied when they are durable.
+    pub(crate) fn keep(&mut self, seen: &[Seen]) {
+        for seen in seen {
+            if !self.keeps(seen.account) {
+                self.touched.insert(seen.account, Slot::Folded(Arc::clone(&seen.state)));
+            }
+        }
+    }
+
+    /// Says whether an account's whole state is in memory.
+    pub(crate) fn keeps(&self, account: AccountTag) -> bool {
+        let folded = |slots: &Slots| matches!(slots.get(&account), Some(Slot::Folded(_)));
+        folded(&self.touched) || self.frozen.as_deref().is_some_and(folded)
+    }
+
+    /// Returns the state of an account that was kept.
+    pub(crate) fn kept(&self, account: AccountTag) -> Arc<AccountState> {
+        match self.find(account) {
+            Found::State(state) => state,
+            Found::Load(_) | Found::Lost(_) => Arc::default(),
+        }
+    }
+
+    /// Puts the state of an account in place of which later records are in flight.
+    pub(crate) fn put_in_flight(&mut self, account: AccountTag, state: Arc<AccountState>) {
+        self.touched.insert(account, Slot::Folded(state));
+    }
+
+    /// Gives an account up: what is kept of it elsewhere cannot be read.
+    pub(crate) fn lose(&mut self, account: AccountTag, damage: Damage) {
+        self.touched.insert(account, Slot::Lost(Arc::new(damage)));
+    }
+
+    /// Puts an account's whole state in place.
+    pub(crate) fn put(&mut self, account: AccountTag, state: Arc<AccountState>) {
+        let known_below = self.frozen.is_some() || self.snapshot.is_some();
+        if state.is_empty() && !known_below {
+            self.touched.remove(&account);
+        } else {
+            self.touched.insert(account, Slot::Folded(state));
+        }
+    }
+
+    /// Notes a record while the journal is replayed, without folding.
+    ///
+    /// A record that moves a grant to another account is not for here: both accounts are folded
+    /// first, and then `advance`d.
+    pub(crate) fn note(&mut self, step: Step<'_>) {
+        let (Some(account), other) = concerned(step.clear) else { return };
+        if let Some(other) = other {
+            self.note_closing(other, step);
+        }
+        if matches!(step.clear, Clear::Intent(intent) if intent.prefix.flags.has(Flags::PROVISIONAL))
+        {
+            self.fresh.insert(OpId(step.lsn.0));
+        }
+        match self.touched.entry(account).or_insert_with(|| Slot::Tail(Vec::new())) {
+            Slot::Tail(records) => records.push(step.lsn),
+            Slot::Folded(state) => Arc::make_mut(state).apply(step),
+            Slot::Lost(_) => {}
+        }
+    }
+
+    /// The intent stood under another account. If that is provisional it is no more: it is dropped
+    /// if all that is known of it is that intent, for its random tag is in no snapshot then.
+    fn note_closing(&mut self, account: AccountTag, step: Step<'_>) {
+        let op = step.clear.prefix().map(|prefix| prefix.op).unwrap_or_default();
+        let is_fresh = self.fresh.remove(&op);
+        match self.touched.get_mut(&account) {
+            Some(Slot::Tail(records)) if is_fresh && records.as_slice() == [Lsn(op.0)] => {
+                self.touched.remove(&account);
+            }
+            Some(Slot::Tail(records)) => records.push(step.lsn),
+            Some(Slot::Folded(state)) => Arc::make_mut(state).close_elsewhere(op, step.lsn),
+            Some(Slot::Lost(_)) => {}
+            None => {
+                self.touched.insert(account, Slot::Tail(vec![step.lsn]));
+            }
+        }
+    }
+
+    /// Freezes what was touched, for a snapshot to be made of it.
+    pub(crate) fn freeze(&mut self) -> Arc<Slots> {
+        let frozen = Arc::new(std::mem::take(&mut self.touched));
+        self.frozen = Some(Arc::clone(&frozen));
+        frozen
+    }
+
+    /// Takes back what was frozen, since there will be no snapshot of it.
+    pub(crate) fn thaw(&mut self) {
+        let Some(frozen) = self.frozen.take() else { return };
+        for (account, slot) in frozen.iter() {
+            self.touched.entry(*account).or_insert_with(|| slot.clone());
+        }
+    }
+
+    /// Puts the snapshot that was made of the frozen accounts in their place.
+    ///
+    /// Accounts with records in flight stay in memory, for these will be applied to them.
+    pub(crate) fn install<'a>(
+        &mut self,
+        snapshot: Arc<Snapshot>,
+        in_flight: impl Iterator<Item = &'a AccountTag>,
+        now_ms: u64,
+    ) {
+        let frozen = self.frozen.take().unwrap_or_default();
+        for account in in_flight {
+            if let Some(slot) = frozen.get(account) {
+                let slot = self.touched.entry(*account).or_insert_with(|| slot.clone());
+                if let Slot::Folded(state) = slot {
+                    // The snapshot keeps no more than this of it.
+                    Arc::make_mut(state).prune(now_ms);
+                }
+            }
+        }
+        self.snapshot = Some(snapshot);
+        self.epoch += 1;
+    }
+
+    /// Returns all accounts in memory, in the order of their tags: a stable picture, since states
+    /// are shared and copied on write.
+    pub(crate) fn in_memory(&self) -> Vec<(AccountTag, Slot)> {
+        let mut all: HashMap<_, _> = self.frozen.as_deref().cloned().unwrap_or_default();
+        all.extend(self.touched.iter().map(|(account, slot)| (*account, slot.clone())));
+        let mut all: Vec<_> = all.into_iter().collect();
+        all.sort_unstable_by_key(|(account, _)| *account);
+        all
+    }
+}
+
+/// Applies one record to the accounts that it concerns (see [`concerned`]).
+pub(crate) fn advance(
+    step: Step<'_>,
+    account: &mut AccountState,
+    other: Option<&mut AccountState>,
+) {
+    let Some(prefix) = step.clear.prefix() else { return };
+    match (step.clear, other) {
+        (Clear::Identified(_), Some(other)) => {
+            let moved = account.give_grant(prefix.grant, step.lsn);
+            other.receive(prefix.account, moved, step.lsn);
+        }
+        (Clear::Merged(_), Some(other)) => {
+            let moved = account.give_all(step.lsn);
+            other.receive(prefix.account, moved, step.lsn);
+        }
+        (_, other) => {
+            account.apply(step);
+            if let Some(other) = other {
+                other.close_elsewhere(prefix.op, step.lsn);
+            }
+        }
+    }
+}

@@ -1,0 +1,372 @@
+//! The laws of the fold, held over random histories of two accounts: what a snapshot keeps folds to
+//! the same state, and going on from a snapshot is the same as never having made one.
+
+use super::accounts::{advance, concerned};
+use super::state::{AccountState, Step};
+use crate::format::clear::{
+    Adopted, Clear, Ended, Flags, Identified, InDoubt, Intent, Issued, Merged, Prefix, Refused,
+    Released, Resolved, Superseded,
+};
+use crate::format::value::{Action, Cause, Confidence, DoubtReason, RefusalClass, ResolvedHow};
+use crate::ids::{
+    AccountTag, AppTag, Fingerprint, Generation, GrantId, HolderTag, Lsn, OpId, OwnerId,
+};
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+
+/// One choice of a random history; numbers pick among what there is.
+#[derive(Debug, Clone)]
+enum Choice {
+    Intend {
+        account: u8,
+        grant: u8,
+    },
+    /// Settles an open operation, for the account it stands under or for another.
+    Issue {
+        operation: u8,
+        token: u8,
+        elsewhere: bool,
+    },
+    Refuse {
+        operation: u8,
+        dead: bool,
+    },
+    Doubt {
+        operation: u8,
+    },
+    Resolve {
+        operation: u8,
+    },
+    Adopt {
+        grant: u8,
+        holder: u8,
+    },
+    Release {
+        grant: u8,
+        holder: u8,
+    },
+    Supersede {
+        from: u8,
+        to: u8,
+        holder: u8,
+    },
+    Work {
+        grant: u8,
+    },
+    End {
+        grant: u8,
+    },
+    Revive {
+        grant: u8,
+    },
+    Import {
+        account: u8,
+        token: u8,
+    },
+    Identify {
+        grant: u8,
+        to: u8,
+    },
+    Merge {
+        from: u8,
+        to: u8,
+    },
+    Forget {
+        account: u8,
+    },
+}
+
+fn choice() -> impl Strategy<Value = Choice> {
+    let n = || 0_u8..4;
+    prop_oneof![
+        4 => (n(), n()).prop_map(|(account, grant)| Choice::Intend { account, grant }),
+        6 => (n(), n(), any::<bool>()).prop_map(|(operation, token, elsewhere)| Choice::Issue {
+            operation,
+            token,
+            elsewhere
+        }),
+        1 => (n(), any::<bool>()).prop_map(|(operation, dead)| Choice::Refuse { operation, dead }),
+        1 => n().prop_map(|operation| Choice::Doubt { operation }),
+        1 => n().prop_map(|operation| Choice::Resolve { operation }),
+        3 => (n(), n()).prop_map(|(grant, holder)| Choice::Adopt { grant, holder }),
+        2 => (n(), n()).prop_map(|(grant, holder)| Choice::Release { grant, holder }),
+        1 => (n(), n(), n()).prop_map(|(from, to, holder)| Choice::Supersede { from, to, holder }),
+        2 => n().prop_map(|grant| Choice::Work { grant }),
+        1 => n().prop_map(|grant| Choice::End { grant }),
+        1 => n().prop_map(|grant| Choice::Revive { grant }),
+        1 => (n(), n()).prop_map(|(account, token)| Choice::Import { account, token }),
+        1 => (n(), n()).prop_map(|(grant, to)| Choice::Identify { grant, to }),
+        1 => (n(), n()).prop_map(|(from, to)| Choice::Merge { from, to }),
+        1 => n().prop_map(|account| Choice::Forget { account }),
+    ]
+}
+
+fn tag(number: u8) -> AccountTag {
+    AccountTag::from_bytes([number % 3 + 1; 16])
+}
+
+fn holder(number: u8) -> HolderTag {
+    HolderTag::from_bytes([number + 1; 16])
+}
+
+/// A history in the making: the records so far, and what they fold to, live.
+#[derive(Default)]
+struct History {
+    records: BTreeMap<Lsn, Clear>,
+    states: BTreeMap<AccountTag, AccountState>,
+}
+
+impl History {
+    fn step(&mut self, clear: Clear) {
+        let lsn = Lsn(self.records.len() as u64 + 1);
+        self.records.insert(lsn, clear);
+        apply(&mut self.states, lsn, &clear);
+    }
+
+    fn next_lsn(&self) -> u64 {
+        self.records.len() as u64 + 1
+    }
+
+    fn grants(&self) -> Vec<(AccountTag, GrantId, Generation)> {
+        let of = |(tag, state): (&AccountTag, &AccountState)| {
+            state.grants.iter().map(|g| (*tag, g.id, g.generation)).collect::<Vec<_>>()
+        };
+        self.states.iter().flat_map(of).collect()
+    }
+
+    fn operations(&self) -> Vec<(AccountTag, OpId, GrantId)> {
+        let of = |(tag, state): (&AccountTag, &AccountState)| {
+            state.operations.iter().map(|o| (*tag, o.op, o.grant)).collect::<Vec<_>>()
+        };
+        self.states.iter().flat_map(of).collect()
+    }
+
+    fn choose(&mut self, choice: &Choice) {
+        fn pick<T: Copy>(items: &[T], number: u8) -> Option<T> {
+            items.get(usize::from(number).checked_rem(items.len())?).copied()
+        }
+        let (grants, operations) = (self.grants(), self.operations());
+        let clear = match *choice {
+            Choice::Intend { account, grant } => {
+                let own: Vec<_> = grants.iter().filter(|(of, ..)| *of == tag(account)).collect();
+                let (_, grant, generation) =
+                    pick(&own, grant).copied().unwrap_or((tag(account), GrantId(0), Generation(0)));
+                Some(intent(tag(account), grant, generation))
+            }
+            Choice::Issue { operation, token, elsewhere } => {
+                pick(&operations, operation).map(|(under, op, grant)| {
+                    let moves = elsewhere && grant.is_none();
+                    let account = if moves { tag(under.to_bytes()[0]) } else { under };
+                    let generation =
+                        grants.iter().find(|(of, id, _)| *of == account && *id == grant);
+                    let generation = generation.map_or(1, |(.., generation)| generation.0 + 1);
+                    let grant = if grant.is_none() { GrantId(op.0) } else { grant };
+                    let from = if account == under { AccountTag::NONE } else { under };
+                    // What an answer leaves out is filled in before it is written.
+                    let before = self.states.get(&account).and_then(|state| state.grant(grant));
+                    let inherited = before.map_or(0, |grant| grant.pair.refresh.to_bytes()[0]);
+                    let token = if token == 0 { inherited } else { token };
+                    issued(account, grant, generation, op, token, from)
+                })
+            }
+            Choice::Refuse { operation, dead } => {
+                pick(&operations, operation).map(|(account, op, grant)| {
+                    let prefix = Prefix { op, ..prefix(account, grant) };
+                    let class = if dead { RefusalClass::Dead } else { RefusalClass::Retry };
+                    Clear::Refused(Refused { prefix, class, status: 400, retry_after_s: 0 })
+                })
+            }
+            Choice::Doubt { operation } => {
+                pick(&operations, operation).map(|(account, op, grant)| {
+                    let prefix = Prefix { op, ..prefix(account, grant) };
+                    let reason = DoubtReason::Timeout;
+                    Clear::InDoubt(InDoubt { prefix, reason, status: 0, body_bytes: 0 })
+                })
+            }
+            Choice::Resolve { operation } => {
+                pick(&operations, operation).map(|(account, op, _)| {
+                    let prefix = Prefix { op, ..prefix(account, GrantId(0)) };
+                    Clear::Resolved(Resolved { prefix, how: ResolvedHow::Waived })
+                })
+            }
+            Choice::Adopt { grant, holder: who } => pick(&grants, grant).map(|(account, id, _)| {
+                Clear::Adopted(Adopted { prefix: prefix(account, id), holder: holder(who) })
+            }),
+            Choice::Release { grant, holder: who } => {
+                pick(&grants, grant).map(|(account, id, _)| {
+                    Clear::Released(Released { prefix: prefix(account, id), holder: holder(who) })
+                })
+            }
+            Choice::Supersede { from, to, holder: who } => {
+                let from = pick(&grants, from);
+                from.and_then(|(account, from, _)| {
+                    let own: Vec<_> = grants.iter().filter(|(of, ..)| *of == account).collect();
+                    let (_, to, _) = pick(&own, to)?;
+                    let prefix = prefix(account, from);
+                    let holder = holder(who);
+                    Some(Clear::Superseded(Superseded { prefix, holder, to: *to }))
+                })
+            }
+            Choice::Work { grant } => pick(&grants, grant).map(|(account, id, generation)| {
+                Clear::Worked(Prefix { generation, ..prefix(account, id) })
+            }),
+            Choice::End { grant } => pick(&grants, grant).map(|(account, id, _)| {
+                let (cause, confidence) = (Cause::Evicted, Confidence::Probable);
+                Clear::Ended(Ended { prefix: prefix(account, id), cause, confidence })
+            }),
+            Choice::Revive { grant } => {
+                pick(&grants, grant).map(|(account, id, _)| Clear::Revived(prefix(account, id)))
+            }
+            Choice::Import { account, token } => {
+                match issued(tag(account), GrantId(0), 1, OpId(0), token, AccountTag::NONE) {
+                    Clear::Issued(issued) => Some(Clear::Imported(issued)),
+                    _ => None,
+                }
+            }
+            Choice::Identify { grant, to } => pick(&grants, grant).and_then(|(account, id, _)| {
+                let (to, app) = (tag(to), AppTag::from_bytes([9; 16]));
+                (to != account).then_some(Clear::Identified(Identified {
+                    prefix: prefix(account, id),
+                    to,
+                    app,
+                }))
+            }),
+            Choice::Merge { from, to } => {
+                let (from, to) = (tag(from), tag(to));
+                let merged = Merged { prefix: prefix(from, GrantId(0)), to };
+                (from != to).then_some(Clear::Merged(merged))
+            }
+            Choice::Forget { account } => Some(Clear::Forgotten(prefix(tag(account), GrantId(0)))),
+        };
+        if let Some(clear) = clear {
+            self.step(clear);
+        }
+    }
+}
+
+fn prefix(account: AccountTag, grant: GrantId) -> Prefix {
+    Prefix { account, grant, generation: Generation(0), flags: Flags::NONE, op: OpId(0) }
+}
+
+fn intent(account: AccountTag, grant: GrantId, generation: Generation) -> Clear {
+    Clear::Intent(Intent {
+        prefix: Prefix { generation, ..prefix(account, grant) },
+        action: if grant.is_none() { Action::Exchange } else { Action::Refresh },
+        app: AppTag::from_bytes([9; 16]),
+        holder: HolderTag::NONE,
+        presented: Fingerprint::NONE,
+        deadline_ms: 0,
+        expected: Lsn::NONE,
+        owner: OwnerId::NONE,
+        lease_ms: 0,
+    })
+}
+
+fn issued(
+    account: AccountTag,
+    grant: GrantId,
+    generation: u32,
+    op: OpId,
+    token: u8,
+    from: AccountTag,
+) -> Clear {
+    // Token 0 is none: the pair has no refresh token of its own and inherited none.
+    let refresh = Fingerprint::from_bytes([token; 16]);
+    let flags = if token == 0 { Flags::NONE } else { Flags::REFRESH };
+    let generation = Generation(generation);
+    Clear::Issued(Issued {
+        prefix: Prefix { generation, flags, op, ..prefix(account, grant) },
+        app: AppTag::from_bytes([9; 16]),
+        holder: HolderTag::NONE,
+        access: Fingerprint::NONE,
+        refresh,
+        issued_at_ms: 1,
+        expires_at_ms: 2,
+        adopt_by_ms: 3,
+        fence: Lsn(op.0),
+        from,
+    })
+}
+
+fn apply(states: &mut BTreeMap<AccountTag, AccountState>, lsn: Lsn, clear: &Clear) {
+    let (Some(account), other) = concerned(clear) else { return };
+    let step = Step { lsn, at_ms: lsn.0, clear };
+    let mut state = states.remove(&account).unwrap_or_default();
+    let mut other_state = other.map(|other| states.remove(&other).unwrap_or_default());
+    advance(step, &mut state, other_state.as_mut());
+    states.insert(account, state);
+    if let (Some(other), Some(state)) = (other, other_state) {
+        states.insert(other, state);
+    }
+}
+
+/// Folds what a state names, as a snapshot's entry is folded.
+fn refold(records: &BTreeMap<Lsn, Clear>, state: &AccountState) -> AccountState {
+    let mut folded = AccountState::default();
+    for lsn in state.records() {
+        folded.apply(Step { lsn, at_ms: lsn.0, clear: &records[&lsn] });
+    }
+    folded.complete();
+    folded.version = state.version;
+    folded.app = state.app;
+    folded
+}
+
+/// Where a grant's records stood before it moved says nothing about the grant.
+fn without_homes(mut state: AccountState) -> AccountState {
+    state.grants.iter_mut().for_each(|grant| grant.homes.clear());
+    state.homes.clear();
+    // An account that nothing is left of may remember a name and a flag; a snapshot drops it.
+    if state.is_empty() {
+        state = AccountState { version: state.version, ..AccountState::default() };
+    }
+    state
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_a_snapshot_keeps_folds_to_the_same_state(
+        choices in prop::collection::vec(choice(), 1..60),
+    ) {
+        let mut history = History::default();
+        for choice in &choices {
+            history.choose(choice);
+        }
+        for state in history.states.values() {
+            prop_assert_eq!(
+                without_homes(refold(&history.records, state)),
+                without_homes(state.clone())
+            );
+        }
+    }
+
+    #[test]
+    fn going_on_from_a_snapshot_is_going_on(
+        choices in prop::collection::vec(choice(), 1..60),
+        cut in 0_usize..60,
+    ) {
+        let mut history = History::default();
+        let mut restarted: Option<BTreeMap<AccountTag, AccountState>> = None;
+        for (at, choice) in choices.iter().enumerate() {
+            if at == cut {
+                let refolded = |(tag, state): (&AccountTag, &AccountState)| {
+                    (*tag, refold(&history.records, state))
+                };
+                restarted = Some(history.states.iter().map(refolded).collect());
+            }
+            let lsn = Lsn(history.next_lsn());
+            history.choose(choice);
+            if let (Some(states), Some(clear)) = (&mut restarted, history.records.get(&lsn)) {
+                apply(states, lsn, clear);
+            }
+        }
+        let live: Vec<_> = history.states.into_iter().map(|(t, s)| (t, without_homes(s))).collect();
+        let restarted: Vec<_> = match restarted {
+            Some(states) => states.into_iter().map(|(t, s)| (t, without_homes(s))).collect(),
+            None => return Ok(()),
+        };
+        prop_assert_eq!(restarted, live);
+    }
+}

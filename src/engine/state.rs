@@ -1,0 +1,434 @@
+//! The fold: what the records of one account add up to.
+//!
+//! `apply` is the only place where a record gets its meaning. It runs while the journal is
+//! written, while it is replayed, and while a snapshot's entry is read; it is pure, total and
+//! never fails. A state names the records that it needs by their LSNs ([`AccountState::records`]):
+//! folding just these gives the same state again, and that is what a snapshot keeps.
+//!
+//! No secret is here: tokens stay sealed in the records that a state names.
+
+use crate::format::clear::{Clear, Flags, Intent, Issued, Prefix};
+use crate::format::value::{Action, Cause, Confidence, DoubtReason, RefusalClass};
+use crate::ids::{AccountTag, AppTag, Fingerprint, Generation, GrantId, HolderTag, Lsn, OpId};
+
+/// How many ended grants an account keeps when it is compacted.
+const TOMBSTONES_MAX: usize = 8;
+
+/// How long an ended grant keeps its sealed secrets, so that `revive` can undo the end.
+const ENDED_SECRETS_MS: u64 = 30 * 24 * 3600 * 1000;
+
+/// The folded state of one account.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct AccountState {
+    /// LSN of the last record that changed the account.
+    pub(crate) version: Lsn,
+    pub(crate) app: AppTag,
+    /// The tag is random: the user is not known yet.
+    pub(crate) provisional: bool,
+    /// In the order of their ids.
+    pub(crate) grants: Vec<Grant>,
+    /// Open and doubtful operations, in the order of their ids.
+    pub(crate) operations: Vec<Operation>,
+    /// The record that last said who the user is, if one did.
+    pub(crate) identified: Lsn,
+    /// Accounts from which operations moved here.
+    pub(crate) homes: Vec<AccountTag>,
+}
+
+/// One approval at the provider.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Grant {
+    pub(crate) id: GrantId,
+    pub(crate) generation: Generation,
+    /// The record of the newest pair; none only while a list of records is being folded, and in
+    /// a tombstone.
+    pub(crate) issued: Lsn,
+    /// The record with the refresh token before it, until the newest has worked.
+    pub(crate) previous: Lsn,
+    /// The record that says that the newest pair has worked.
+    pub(crate) worked: Lsn,
+    /// Who has let go, each with the record that says so. It is kept for each holder, since a
+    /// record that moves a holder says two things and must not be read without what undid one.
+    pub(crate) gone: Vec<Held>,
+    pub(crate) ended: Option<End>,
+    pub(crate) holders: Vec<Held>,
+    /// The newest pair's clear fields.
+    pub(crate) pair: PairFacts,
+    /// Accounts that the grant belonged to before it moved here.
+    pub(crate) homes: Vec<AccountTag>,
+}
+
+/// What is known in the clear of a grant's newest pair.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct PairFacts {
+    pub(crate) flags: Flags,
+    pub(crate) refresh: Fingerprint,
+    pub(crate) issued_at_ms: u64,
+    pub(crate) expires_at_ms: u64,
+    pub(crate) adopt_by_ms: u64,
+}
+
+/// How a grant ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct End {
+    pub(crate) record: Lsn,
+    pub(crate) at_ms: u64,
+    pub(crate) cause: Cause,
+    pub(crate) confidence: Confidence,
+}
+
+/// Who depends on a grant, and the record that says so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Held {
+    pub(crate) holder: HolderTag,
+    pub(crate) record: Lsn,
+}
+
+/// A call to the provider without a final outcome.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Operation {
+    pub(crate) op: OpId,
+    pub(crate) action: Action,
+    pub(crate) grant: GrantId,
+    pub(crate) generation: Generation,
+    pub(crate) holder: HolderTag,
+    pub(crate) since_ms: u64,
+    pub(crate) deadline_ms: u64,
+    /// The record that says that it is in doubt, and why; none while it is open.
+    pub(crate) doubt: Option<(Lsn, DoubtReason)>,
+}
+
+/// A record as the fold sees it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Step<'a> {
+    pub(crate) lsn: Lsn,
+    pub(crate) at_ms: u64,
+    pub(crate) clear: &'a Clear,
+}
+
+impl AccountState {
+    /// Applies one record of this account, or one that moved here together with its grant.
+    pub(crate) fn apply(&mut self, step: Step<'_>) {
+        let Some(prefix) = step.clear.prefix() else { return };
+        self.version = self.version.max(step.lsn);
+        match step.clear {
+            Clear::Intent(intent) => self.intend(step, intent),
+            Clear::Issued(issued) => {
+                self.close(prefix.op);
+                self.issue(step, issued, grant_of(step, prefix));
+            }
+            Clear::Imported(issued) => self.issue(step, issued, grant_of(step, prefix)),
+            Clear::Refused(refused) => {
+                self.close(prefix.op);
+                if refused.class == RefusalClass::Dead {
+                    self.end(step, prefix.grant, Cause::Unknown, Confidence::Probable);
+                }
+            }
+            Clear::NotSent(_) | Clear::Resolved(_) => self.close(prefix.op),
+            Clear::InDoubt(doubt) => {
+                if let Some(operation) = self.operation_mut(prefix.op) {
+                    operation.doubt = Some((step.lsn, doubt.reason));
+                }
+            }
+            Clear::Identified(_) | Clear::Merged(_) => {
+                self.identified = step.lsn;
+                self.provisional = false;
+            }
+            Clear::Adopted(adopted) => {
+                self.grant_mut(prefix.grant).hold(adopted.holder, step.lsn);
+            }
+            Clear::Released(released) => {
+                self.grant_mut(prefix.grant).let_go(released.holder, step.lsn);
+            }
+            Clear::Superseded(superseded) => {
+                if superseded.to != prefix.grant {
+                    self.grant_mut(prefix.grant).let_go(superseded.holder, step.lsn);
+                }
+                self.grant_mut(superseded.to).hold(superseded.holder, step.lsn);
+            }
+            Clear::Ended(ended) => {
+                self.close(prefix.op);
+                self.end(step, prefix.grant, ended.cause, ended.confidence);
+            }
+            Clear::Revived(_) => self.grant_mut(prefix.grant).ended = None,
+            Clear::Forgotten(_) => {
+                let version = self.version;
+                *self = Self { version, ..Self::default() };
+            }
+            Clear::Worked(_) => {
+                let grant = self.grant_mut(prefix.grant);
+                if grant.generation == prefix.generation {
+                    grant.worked = step.lsn;
+                    grant.previous = Lsn::NONE;
+                }
+            }
+            Clear::Claimed(_) | Clear::Opened(_) | Clear::Sealed(_) | Clear::Marker(_) => {}
+        }
+    }
+
+    fn intend(&mut self, step: Step<'_>, intent: &Intent) {
+        let prefix = &intent.prefix;
+        self.provisional |= prefix.flags.has(Flags::PROVISIONAL);
+        self.app = intent.app;
+        let operation = Operation {
+            op: OpId(step.lsn.0),
+            action: intent.action,
+            grant: prefix.grant,
+            generation: prefix.generation,
+            holder: intent.holder,
+            since_ms: step.at_ms,
+            deadline_ms: intent.deadline_ms,
+            doubt: None,
+        };
+        let at = self.operations.partition_point(|other| other.op < operation.op);
+        self.operations.insert(at, operation);
+    }
+
+    fn issue(&mut self, step: Step<'_>, issued: &Issued, id: GrantId) {
+        self.app = issued.app;
+        self.provisional |= issued.prefix.flags.has(Flags::PROVISIONAL);
+        let grant = self.grant_mut(id);
+        if issued.prefix.generation <= grant.generation {
+            return;
+        }
+        if !grant.issued.is_none()
+            && !grant.pair.refresh.is_none()
+            && grant.pair.refresh != issued.refresh
+        {
+            grant.previous = grant.issued;
+        }
+        grant.generation = issued.prefix.generation;
+        grant.issued = step.lsn;
+        grant.worked = Lsn::NONE;
+        grant.pair = PairFacts {
+            flags: issued.prefix.flags,
+            refresh: issued.refresh,
+            issued_at_ms: issued.issued_at_ms,
+            expires_at_ms: issued.expires_at_ms,
+            adopt_by_ms: issued.adopt_by_ms,
+        };
+    }
+
+    fn end(&mut self, step: Step<'_>, id: GrantId, cause: Cause, confidence: Confidence) {
+        if !id.is_none() {
+            let end = End { record: step.lsn, at_ms: step.at_ms, cause, confidence };
+            self.grant_mut(id).ended = Some(end);
+        }
+    }
+
+    /// Drops an operation that has its final outcome.
+    fn close(&mut self, op: OpId) {
+        self.operations.retain(|operation| operation.op != op);
+    }
+
+    /// Ends the folding of a list of records: a grant of which only a mention was left is none.
+    pub(crate) fn complete(&mut self) {
+        self.grants.retain(Grant::is_known);
+    }
+
+    /// Returns the grants that there are, in the order of their ids.
+    pub(crate) fn known_grants(&self) -> impl Iterator<Item = &Grant> {
+        self.grants.iter().filter(|grant| grant.is_known())
+    }
+
+    /// Drops an operation whose outcome stands under another account.
+    pub(crate) fn close_elsewhere(&mut self, op: OpId, lsn: Lsn) {
+        self.version = self.version.max(lsn);
+        self.close(op);
+    }
+
+    /// Applies a record of the tail to `account`, whose state this is. There a pair of another
+    /// account only says what became of an intent here; in a snapshot it came with its grant.
+    pub(crate) fn apply_tail(&mut self, account: AccountTag, step: Step<'_>) {
+        match step.clear {
+            Clear::Issued(issued) if issued.prefix.account != account => {
+                self.close_elsewhere(issued.prefix.op, step.lsn);
+            }
+            _ => self.apply(step),
+        }
+    }
+
+    /// Takes over a grant, or all grants and operations, of another account.
+    pub(crate) fn receive(&mut self, from: AccountTag, moved: Moved, lsn: Lsn) {
+        self.version = self.version.max(lsn);
+        self.identified = lsn;
+        self.provisional = false;
+        if self.app.is_none() {
+            self.app = moved.app;
+        }
+        if !moved.operations.is_empty() {
+            self.homes.extend(moved.homes);
+            self.homes.push(from);
+        }
+        for mut grant in moved.grants {
+            grant.homes.push(from);
+            let at = self.grants.partition_point(|other| other.id < grant.id);
+            self.grants.insert(at, grant);
+        }
+        for operation in moved.operations {
+            let at = self.operations.partition_point(|other| other.op < operation.op);
+            self.operations.insert(at, operation);
+        }
+    }
+
+    /// Gives up one grant, with the operations on it, to another account.
+    pub(crate) fn give_grant(&mut self, id: GrantId, lsn: Lsn) -> Moved {
+        self.version = self.version.max(lsn);
+        let (grants, kept) = std::mem::take(&mut self.grants).into_iter().partition(|g| g.id == id);
+        self.grants = kept;
+        let (operations, kept) =
+            std::mem::take(&mut self.operations).into_iter().partition(|o| o.grant == id);
+        self.operations = kept;
+        Moved { app: self.app, grants, operations, homes: self.homes.clone() }
+    }
+
+    /// Gives up all grants and operations to another account.
+    pub(crate) fn give_all(&mut self, lsn: Lsn) -> Moved {
+        self.version = self.version.max(lsn);
+        Moved {
+            app: self.app,
+            grants: std::mem::take(&mut self.grants),
+            operations: std::mem::take(&mut self.operations),
+            homes: std::mem::take(&mut self.homes),
+        }
+    }
+
+    /// Names the records that fold to this state, in order.
+    pub(crate) fn records(&self) -> Vec<Lsn> {
+        let mut records = vec![self.identified];
+        for grant in &self.grants {
+            records.extend([grant.issued, grant.previous, grant.worked]);
+            records.extend(grant.ended.map(|end| end.record));
+            records.extend(grant.holders.iter().chain(&grant.gone).map(|held| held.record));
+        }
+        for operation in &self.operations {
+            records.push(Lsn(operation.op.0));
+            records.extend(operation.doubt.map(|(record, _)| record));
+        }
+        records.retain(|lsn| !lsn.is_none());
+        records.sort_unstable();
+        records.dedup();
+        records
+    }
+
+    /// Names the accounts that grants and operations of this one belonged to before, under which
+    /// their records may still stand.
+    pub(crate) fn homes(&self) -> Vec<AccountTag> {
+        let of_grants = self.grants.iter().flat_map(|grant| grant.homes.iter());
+        let mut homes: Vec<_> = of_grants.chain(&self.homes).copied().collect();
+        homes.sort_unstable();
+        homes.dedup();
+        homes
+    }
+
+    /// Drops what need not be kept any longer: the secrets of grants that ended long ago, and the
+    /// oldest ended grants beyond a bound.
+    pub(crate) fn prune(&mut self, now_ms: u64) {
+        for grant in &mut self.grants {
+            if grant.ended.is_some_and(|end| now_ms.saturating_sub(end.at_ms) > ENDED_SECRETS_MS) {
+                let homes = std::mem::take(&mut grant.homes);
+                *grant = Grant { id: grant.id, ended: grant.ended, homes, ..Grant::default() };
+            }
+        }
+        let ended = self.grants.iter().filter(|grant| grant.ended.is_some()).count();
+        let mut surplus = ended.saturating_sub(TOMBSTONES_MAX);
+        self.grants.retain(|grant| {
+            let drop = surplus > 0 && grant.is_tombstone();
+            surplus -= usize::from(drop);
+            !drop
+        });
+    }
+
+    /// Says whether nothing is left to keep.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.known_grants().next().is_none() && self.operations.is_empty()
+    }
+
+    /// Says whether opening must know of this account at once.
+    pub(crate) fn orphans(&self) -> usize {
+        self.grants.iter().filter(|grant| grant.is_live() && grant.holders.is_empty()).count()
+    }
+
+    pub(crate) fn grant(&self, id: GrantId) -> Option<&Grant> {
+        self.grants.iter().find(|grant| grant.id == id && !grant.issued.is_none())
+    }
+
+    pub(crate) fn operation(&self, op: OpId) -> Option<&Operation> {
+        self.operations.iter().find(|operation| operation.op == op)
+    }
+
+    /// Returns the live grant whose pair is the newest.
+    pub(crate) fn newest_live(&self) -> Option<&Grant> {
+        self.grants.iter().filter(|grant| grant.is_live()).max_by_key(|grant| grant.issued)
+    }
+
+    /// Returns the grant that mints go to: the newest live one without a refresh token.
+    pub(crate) fn standing(&self) -> Option<&Grant> {
+        let without = |grant: &&Grant| grant.is_live() && !grant.pair.flags.has(Flags::REFRESH);
+        self.grants.iter().filter(without).max_by_key(|grant| grant.issued)
+    }
+
+    /// Finds the live grant with this refresh token.
+    pub(crate) fn by_refresh(&self, refresh: Fingerprint) -> Option<&Grant> {
+        self.grants.iter().find(|grant| grant.is_live() && grant.pair.refresh == refresh)
+    }
+
+    fn operation_mut(&mut self, op: OpId) -> Option<&mut Operation> {
+        self.operations.iter_mut().find(|operation| operation.op == op)
+    }
+
+    /// A record may name a grant before the list being folded has its `Issued`, since a list keeps
+    /// only the newest one; so the grant is made on first sight.
+    fn grant_mut(&mut self, id: GrantId) -> &mut Grant {
+        let at = self.grants.partition_point(|grant| grant.id < id);
+        if self.grants.get(at).is_none_or(|grant| grant.id != id) {
+            self.grants.insert(at, Grant { id, ..Grant::default() });
+        }
+        self.grants.get_mut(at).expect("it was there or has just been inserted")
+    }
+}
+
+/// What one account gives up to another.
+#[derive(Debug, Clone)]
+pub(crate) struct Moved {
+    app: AppTag,
+    grants: Vec<Grant>,
+    operations: Vec<Operation>,
+    homes: Vec<AccountTag>,
+}
+
+impl Grant {
+    /// Says whether it counts toward the provider's cap, as far as is known.
+    pub(crate) fn is_live(&self) -> bool {
+        self.ended.is_none() && !self.issued.is_none()
+    }
+
+    /// Says whether more is known of it than that a record mentions it.
+    fn is_known(&self) -> bool {
+        !self.issued.is_none() || self.ended.is_some()
+    }
+
+    fn is_tombstone(&self) -> bool {
+        self.ended.is_some() && self.issued.is_none()
+    }
+
+    fn hold(&mut self, holder: HolderTag, record: Lsn) {
+        self.forget_holder(holder);
+        self.holders.push(Held { holder, record });
+    }
+
+    fn let_go(&mut self, holder: HolderTag, record: Lsn) {
+        self.forget_holder(holder);
+        self.gone.push(Held { holder, record });
+    }
+
+    fn forget_holder(&mut self, holder: HolderTag) {
+        self.holders.retain(|held| held.holder != holder);
+        self.gone.retain(|held| held.holder != holder);
+    }
+}
+
+/// An `Imported` and an orphan without an operation make a grant of their own LSN.
+fn grant_of(step: Step<'_>, prefix: &Prefix) -> GrantId {
+    if prefix.grant.is_none() { GrantId(step.lsn.0) } else { prefix.grant }
+}
