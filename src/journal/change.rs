@@ -1,0 +1,315 @@
+//! The changes that are one record each: who holds a grant, how it ended, whose it is.
+
+use super::append::Owned;
+use super::{AccountRef, Journal};
+use crate::engine::accounts::Seen;
+use crate::error::Error;
+use crate::format::clear::{
+    Adopted, Clear, Ended, Flags, Identified, Merged, Prefix, Released, Resolved, Superseded,
+};
+use crate::format::value::{Cause, Confidence, ResolvedHow};
+use crate::ids::{Account, AccountTag, Generation, GrantId, Holder, Lsn, OpId};
+
+fn prefix(account: AccountTag, grant: GrantId) -> Prefix {
+    Prefix { account, grant, generation: Generation::NONE, flags: Flags::NONE, op: OpId::NONE }
+}
+
+fn known(seen: &Seen, grant: GrantId) -> Result<(), Error> {
+    match seen.state.grant(grant) {
+        Some(_) => Ok(()),
+        None => Err(Error::UnknownGrant { account: seen.account, grant }),
+    }
+}
+
+fn live(seen: &Seen, grant: GrantId) -> Result<(), Error> {
+    known(seen, grant)?;
+    match seen.state.grant(grant).is_some_and(|grant| grant.is_live()) {
+        true => Ok(()),
+        false => Err(Error::GrantEnded { account: seen.account, grant }),
+    }
+}
+
+/// Nothing moves from under a call that is on its way: its outcome would look for it here.
+fn settled(seen: &Seen, grant: Option<GrantId>) -> Result<(), Error> {
+    let open = seen.state.operations.iter().find(|operation| {
+        operation.doubt.is_none() && grant.is_none_or(|grant| grant == operation.grant)
+    });
+    match open {
+        Some(operation) => Err(Error::Busy { account: seen.account, op: operation.op }),
+        None => Ok(()),
+    }
+}
+
+impl Journal {
+    /// Appends a record about one grant, after `check` has let it pass.
+    async fn change(
+        &self,
+        account: impl Into<AccountRef>,
+        check: impl Fn(&Seen) -> Result<(), Error>,
+        clear: impl Fn(AccountTag) -> Clear,
+        owned: Owned,
+    ) -> Result<Lsn, Error> {
+        let account = account.into().tag(self.engine());
+        self.append(|| {
+            let seen = self.engine().foresee(account)?;
+            check(&seen)?;
+            Ok((clear(account), owned.clone(), vec![seen]))
+        })
+        .await
+    }
+
+    /// Notes that a holder depends on a grant; before the holder's own transaction commits.
+    ///
+    /// ```
+    #[doc = include_str!("example.txt")]
+    /// journal.adopt(&account, pair.grant(), &holder)?;
+    /// let view = journal.account(&account)?.ok_or("no account")?;
+    /// assert_eq!(view.grants.first().map(|grant| grant.state), Some(GrantState::Held));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::UnknownGrant`], [`Error::GrantEnded`], and those of every write.
+    ///
+    /// # Cancel safety
+    /// When the future is dropped the change may or may not become durable.
+    pub async fn adopt(
+        &self,
+        account: impl Into<AccountRef>,
+        grant: GrantId,
+        holder: &Holder,
+    ) -> Result<Lsn, Error> {
+        let tag = self.engine().keychain.tagger().holder(holder);
+        let owned = Owned { holder: Some(holder.clone()), ..Owned::default() };
+        let clear =
+            |account| Clear::Adopted(Adopted { prefix: prefix(account, grant), holder: tag });
+        self.change(account, |seen| live(seen, grant), clear, owned).await
+    }
+
+    /// Notes that a holder depends on a grant no longer, as when its transaction was rolled back.
+    ///
+    /// ```
+    #[doc = include_str!("example.txt")]
+    /// journal.adopt(&account, pair.grant(), &holder)?;
+    /// journal.release(&account, pair.grant(), &holder)?;
+    /// let view = journal.account(&account)?.ok_or("no account")?;
+    /// assert_eq!(view.grants.first().map(|grant| grant.state), Some(GrantState::Released));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::UnknownGrant`], and those of every write.
+    ///
+    /// # Cancel safety
+    /// As [`Journal::adopt`].
+    pub async fn release(
+        &self,
+        account: impl Into<AccountRef>,
+        grant: GrantId,
+        holder: &Holder,
+    ) -> Result<Lsn, Error> {
+        let tag = self.engine().keychain.tagger().holder(holder);
+        let clear =
+            |account| Clear::Released(Released { prefix: prefix(account, grant), holder: tag });
+        self.change(account, |seen| known(seen, grant), clear, Owned::default()).await
+    }
+
+    /// Moves a holder from one grant to another, in one record.
+    ///
+    /// # Errors
+    /// [`Error::UnknownGrant`], [`Error::GrantEnded`], and those of every write.
+    ///
+    /// # Cancel safety
+    /// As [`Journal::adopt`].
+    pub async fn supersede(
+        &self,
+        account: impl Into<AccountRef>,
+        holder: &Holder,
+        from: GrantId,
+        to: GrantId,
+    ) -> Result<Lsn, Error> {
+        let tag = self.engine().keychain.tagger().holder(holder);
+        let owned = Owned { holder: Some(holder.clone()), ..Owned::default() };
+        let clear = |account| {
+            Clear::Superseded(Superseded { prefix: prefix(account, from), holder: tag, to })
+        };
+        let check = |seen: &Seen| known(seen, from).and_then(|()| live(seen, to));
+        self.change(account, check, clear, owned).await
+    }
+
+    /// Notes that a generation was used with success; the refresh token before it is then no
+    /// longer kept.
+    ///
+    /// # Errors
+    /// [`Error::UnknownGrant`], and those of every write.
+    ///
+    /// # Cancel safety
+    /// As [`Journal::adopt`].
+    pub async fn worked(
+        &self,
+        account: impl Into<AccountRef>,
+        grant: GrantId,
+        generation: Generation,
+    ) -> Result<Lsn, Error> {
+        let clear = |account| Clear::Worked(Prefix { generation, ..prefix(account, grant) });
+        self.change(account, |seen| known(seen, grant), clear, Owned::default()).await
+    }
+
+    /// Notes that a grant is over.
+    ///
+    /// ```
+    #[doc = include_str!("example.txt")]
+    /// journal.end(&account, pair.grant(), Cause::RevokedElsewhere, Confidence::Certain)?;
+    /// assert!(journal.current(&account)?.is_none());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::UnknownGrant`], [`Error::GrantEnded`], and those of every write.
+    ///
+    /// # Cancel safety
+    /// As [`Journal::adopt`].
+    pub async fn end(
+        &self,
+        account: impl Into<AccountRef>,
+        grant: GrantId,
+        cause: Cause,
+        confidence: Confidence,
+    ) -> Result<Lsn, Error> {
+        let clear =
+            |account| Clear::Ended(Ended { prefix: prefix(account, grant), cause, confidence });
+        self.change(account, |seen| live(seen, grant), clear, Owned::default()).await
+    }
+
+    /// Undoes what ended a grant; its pair is kept for 30 days after the end.
+    ///
+    /// # Errors
+    /// [`Error::UnknownGrant`], and those of every write.
+    ///
+    /// # Cancel safety
+    /// As [`Journal::adopt`].
+    pub async fn revive(
+        &self,
+        account: impl Into<AccountRef>,
+        grant: GrantId,
+    ) -> Result<Lsn, Error> {
+        let clear = |account| Clear::Revived(prefix(account, grant));
+        self.change(account, |seen| known(seen, grant), clear, Owned::default()).await
+    }
+
+    /// Says what became of an operation that was open or in doubt.
+    ///
+    /// # Errors
+    /// [`Error::UnknownOperation`], and those of every write.
+    ///
+    /// # Cancel safety
+    /// As [`Journal::adopt`].
+    pub async fn resolve(
+        &self,
+        account: impl Into<AccountRef>,
+        op: OpId,
+        how: ResolvedHow,
+    ) -> Result<Lsn, Error> {
+        let clear = |account| {
+            let prefix = Prefix { op, ..prefix(account, GrantId::NONE) };
+            Clear::Resolved(Resolved { prefix, how })
+        };
+        let check = |seen: &Seen| match seen.state.operation(op) {
+            Some(_) => Ok(()),
+            None => Err(Error::UnknownOperation { account: seen.account, op }),
+        };
+        self.change(account, check, clear, Owned::default()).await
+    }
+
+    /// Drops all that is known of an account whose grants have ended.
+    ///
+    /// ```
+    #[doc = include_str!("example.txt")]
+    /// journal.end(&account, pair.grant(), Cause::RevokedByUs, Confidence::Certain)?;
+    /// journal.forget(&account)?;
+    /// assert!(journal.account(&account)?.is_none());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::StillLive`] while a grant lives or an operation is open, and those of every write.
+    ///
+    /// # Cancel safety
+    /// As [`Journal::adopt`].
+    pub async fn forget(&self, account: impl Into<AccountRef>) -> Result<Lsn, Error> {
+        let check = |seen: &Seen| {
+            let live = seen.state.grants.iter().filter(|grant| grant.is_live()).count();
+            let open = seen.state.operations.len();
+            match (live, open) {
+                (0, 0) => Ok(()),
+                _ => Err(Error::StillLive { account: seen.account, live, open }),
+            }
+        };
+        let clear = |account| Clear::Forgotten(prefix(account, GrantId::NONE));
+        self.change(account, check, clear, Owned::default()).await
+    }
+
+    /// Moves a grant from a provisional account to the user's own, once it is known.
+    ///
+    /// # Errors
+    /// [`Error::UnknownGrant`], [`Error::Busy`] while a call for the grant is on its way, and those
+    /// of every write.
+    ///
+    /// # Cancel safety
+    /// As [`Journal::adopt`].
+    pub async fn identify(
+        &self,
+        provisional: AccountTag,
+        grant: GrantId,
+        account: &Account,
+    ) -> Result<Lsn, Error> {
+        let tagger = self.engine().keychain.tagger();
+        let (to, app) = (tagger.account(account), tagger.app(&account.app));
+        let identified =
+            || Clear::Identified(Identified { prefix: prefix(provisional, grant), to, app });
+        let check = |seen: &Seen| known(seen, grant).and_then(|()| settled(seen, Some(grant)));
+        self.relocate(provisional, to, account, check, identified).await
+    }
+
+    /// Says that two accounts are one user: all that was under `from` is under `to` from now on.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] while a call is on its way, and those of every write.
+    ///
+    /// # Cancel safety
+    /// As [`Journal::adopt`].
+    pub async fn merge(&self, from: AccountTag, to: &Account) -> Result<Lsn, Error> {
+        let tag = self.engine().keychain.tagger().account(to);
+        let merged = || Clear::Merged(Merged { prefix: prefix(from, GrantId::NONE), to: tag });
+        self.relocate(from, tag, to, |seen| settled(seen, None), merged).await
+    }
+
+    async fn relocate(
+        &self,
+        from: AccountTag,
+        to: AccountTag,
+        account: &Account,
+        check: impl Fn(&Seen) -> Result<(), Error>,
+        clear: impl Fn() -> Clear,
+    ) -> Result<Lsn, Error> {
+        let owned = Owned {
+            app: Some(account.app.clone()),
+            user: Some(account.user.clone()),
+            ..Owned::default()
+        };
+        if from == to {
+            return Err(Error::Option { option: "account", problem: "it cannot move to itself" });
+        }
+        self.append(|| {
+            let seen = self.engine().foresee(from)?;
+            check(&seen)?;
+            let other = self.engine().foresee(to)?;
+            Ok((clear(), owned.clone(), vec![seen, other]))
+        })
+        .await
+    }
+}

@@ -1,0 +1,345 @@
+//! Drafts the record of an outcome: which grant and generation a pair is, what it inherits, and what
+//! is sealed of an answer. It decides from the states that it is given and submits nothing.
+
+use super::IssuedPair;
+use super::append::{Owned, Planned};
+use super::settle::{Job, Kind, Submitted};
+use crate::codec::{Doubt as SealedDoubt, List, Nothing, Pair, Plain, Refusal as SealedRefusal};
+use crate::engine::Engine;
+use crate::engine::accounts::Seen;
+use crate::engine::fill::Room;
+use crate::error::Error;
+use crate::format::clear::{
+    Clear, Ended, Flags, InDoubt, Issued, NotSent, Prefix, Refused, Resolved,
+};
+use crate::format::value::{Action, Cause, Confidence, DoubtReason, ResolvedHow};
+use crate::ids::{Account, AccountTag, Fingerprint, Generation, GrantId, OpId, User};
+use crate::outcome::{Doubt, ExpirySource, Outcome, Refusal, ResponseParts, TokenResponse};
+use crate::secret::Secret;
+use zeroize::Zeroizing;
+
+/// What is left of a body that does not fit: this much less than an outcome may have.
+const DOUBT_OVERHEAD_BYTES: usize = 1024;
+
+impl Job {
+    pub(super) fn plan(
+        &self,
+        engine: &Engine,
+        outcome: &Outcome,
+        room: Room,
+    ) -> Result<Planned<Submitted>, Error> {
+        let ticket = &self.ticket;
+        let seen = engine.foresee(ticket.account)?;
+        let prefix = Prefix {
+            account: ticket.account,
+            grant: ticket.grant,
+            generation: ticket.generation,
+            flags: Flags::NONE,
+            op: ticket.op,
+        };
+        let (clear, plain, kind): (Clear, Box<dyn Plain + Send>, Kind) = match outcome {
+            Outcome::Issued(response) => {
+                return self.plan_issued(engine, response, room, seen);
+            }
+            Outcome::Refused(refusal) => (
+                Clear::Refused(refused(prefix, refusal)),
+                Box::new(encode_refusal(refusal)),
+                Kind::Refused,
+            ),
+            Outcome::NotSent(reason) => {
+                let clear = Clear::NotSent(NotSent { prefix, reason: *reason });
+                (clear, Box::new(Nothing), Kind::NotSent)
+            }
+            Outcome::InDoubt(doubt) => {
+                let body_max = engine.limits.outcome_bytes_max as usize - DOUBT_OVERHEAD_BYTES;
+                (
+                    Clear::InDoubt(in_doubt(prefix, doubt)),
+                    Box::new(encode_doubt(doubt, body_max)),
+                    Kind::InDoubt,
+                )
+            }
+            Outcome::Revoked if matches!(ticket.action, Action::Revoke | Action::Burn) => {
+                let (cause, confidence) = (Cause::RevokedByUs, Confidence::Certain);
+                let clear = Clear::Ended(Ended { prefix, cause, confidence });
+                (clear, Box::new(Nothing), Kind::Revoked)
+            }
+            Outcome::Revoked | Outcome::Answered => {
+                let clear = Clear::Resolved(Resolved { prefix, how: ResolvedHow::Answered });
+                (clear, Box::new(Nothing), Kind::Answered)
+            }
+        };
+        let grant = if matches!(kind, Kind::InDoubt) { GrantId(ticket.op.0) } else { ticket.grant };
+        let submitted = Submitted { kind, account: ticket.account, grant, different_user: false };
+        Ok((clear, plain, room, vec![seen], submitted))
+    }
+
+    fn plan_issued(
+        &self,
+        engine: &Engine,
+        response: &TokenResponse,
+        room: Room,
+        seen: Seen,
+    ) -> Result<Planned<Submitted>, Error> {
+        let ticket = &self.ticket;
+        let tagger = engine.keychain.tagger();
+        let parts = response.parts();
+        let user = parts.user.clone().or_else(|| ticket.user.clone());
+        let known = ticket.app.clone().zip(user.clone());
+        // A refresh stays with its grant, whatever the answer says of the user.
+        let account = match (&known, ticket.grant.is_none()) {
+            (Some((app, user)), true) => tagger.account(&Account::new(app.clone(), user.clone())),
+            _ => ticket.account,
+        };
+        let different_user = ticket.user.is_some() && ticket.user != user;
+        let mut states = vec![seen];
+        if account != ticket.account {
+            states.push(engine.foresee(account)?);
+        }
+        let refresh = parts.refresh_token.as_ref().map(|token| tagger.fingerprint(token.reveal()));
+        let place = self.place(&states, refresh, account)?;
+        let inherited = match place.inherits {
+            true => self.ticket.current.as_ref(),
+            false => None,
+        };
+        let contents = Contents { parts, inherited, owned: self.owned(parts, user, inherited) };
+        let is_provisional =
+            account == ticket.account && states.first().is_some_and(|seen| seen.state.provisional);
+        let clear = self.issued(engine, account, &place, &contents, is_provisional);
+        let sealed = contents.to_plain();
+        let submitted =
+            Submitted { kind: Kind::Issued, account, grant: place.grant, different_user };
+        Ok((Clear::Issued(clear), Box::new(Encoded(sealed)), room, states, submitted))
+    }
+
+    /// Decides which grant and generation a pair is.
+    fn place(
+        &self,
+        states: &[Seen],
+        refresh: Option<Fingerprint>,
+        account: AccountTag,
+    ) -> Result<Place, Error> {
+        let ticket = &self.ticket;
+        let state_of = |tag: AccountTag| states.iter().find(|seen| seen.account == tag);
+        let is_open =
+            state_of(ticket.account).is_some_and(|seen| seen.state.operation(ticket.op).is_some());
+        let target = state_of(account);
+        // The same refresh token seen again is the same grant.
+        let again = target.zip(refresh).and_then(|(seen, token)| seen.state.by_refresh(token));
+        let of_ticket = target.and_then(|seen| seen.state.grant(ticket.grant));
+        Ok(match (of_ticket, again) {
+            (Some(grant), _) if is_open => Place {
+                grant: grant.id,
+                generation: Generation(grant.generation.0.saturating_add(1)),
+                orphan: false,
+                inherits: true,
+            },
+            (_, Some(grant)) => Place {
+                grant: grant.id,
+                generation: Generation(grant.generation.0.saturating_add(1)),
+                orphan: false,
+                inherits: grant.id == ticket.grant,
+            },
+            _ => Place {
+                grant: if is_open { GrantId(ticket.op.0) } else { GrantId::NONE },
+                generation: Generation(1),
+                orphan: !is_open,
+                inherits: !ticket.grant.is_none(),
+            },
+        })
+    }
+
+    fn owned(
+        &self,
+        parts: &ResponseParts,
+        user: Option<User>,
+        inherited: Option<&IssuedPair>,
+    ) -> Owned {
+        let ticket = &self.ticket;
+        let scopes = match (&parts.scopes, inherited) {
+            (Some(scopes), _) => scopes.clone(),
+            (None, Some(pair)) => pair.scopes().to_vec(),
+            (None, None) => ticket.scopes.clone(),
+        };
+        let holder = ticket.holder.clone().or_else(|| inherited.and_then(|p| p.holder().cloned()));
+        Owned { app: ticket.app.clone(), user, holder, scopes }
+    }
+
+    fn issued(
+        &self,
+        engine: &Engine,
+        account: AccountTag,
+        place: &Place,
+        contents: &Contents<'_>,
+        is_provisional: bool,
+    ) -> Issued {
+        let ticket = &self.ticket;
+        let tagger = engine.keychain.tagger();
+        let parts = contents.parts;
+        let token = contents.refresh_token();
+        let flag = |set: bool, flag: Flags| if set { flag } else { Flags::NONE };
+        let flags = flag(is_provisional, Flags::PROVISIONAL)
+            | flag(token.is_some(), Flags::REFRESH)
+            | flag(token.is_some() && parts.refresh_token.is_none(), Flags::INHERITED)
+            | flag(place.orphan, Flags::ORPHAN)
+            | match parts.expiry_source {
+                Some(ExpirySource::Declared) => Flags::EXPIRES_DECLARED,
+                Some(ExpirySource::Assumed) => Flags::EXPIRES_ASSUMED,
+                _ => Flags::NONE,
+            };
+        let now_ms = engine.seams.clock.now_ms();
+        let same_account = account == ticket.account;
+        Issued {
+            prefix: Prefix {
+                account,
+                grant: place.grant,
+                generation: place.generation,
+                flags,
+                op: if place.orphan { OpId::NONE } else { ticket.op },
+            },
+            app: ticket.app.as_ref().map(|app| tagger.app(app)).unwrap_or_default(),
+            holder: ticket.holder.as_ref().map(|h| tagger.holder(h)).unwrap_or_default(),
+            access: tagger.fingerprint(parts.access_token.reveal()),
+            refresh: token.map(|token| tagger.fingerprint(token)).unwrap_or_default(),
+            issued_at_ms: parts.issued_at_ms.unwrap_or(parts.received_at_ms),
+            expires_at_ms: parts.expires_at_ms.unwrap_or_default(),
+            adopt_by_ms: now_ms.saturating_add(self.adopt_within_ms),
+            fence: ticket.fence(),
+            from: if same_account || place.orphan { AccountTag::NONE } else { ticket.account },
+        }
+    }
+}
+
+/// Where a pair goes.
+struct Place {
+    grant: GrantId,
+    generation: Generation,
+    orphan: bool,
+    /// What the answer left out is that of the pair that was presented.
+    inherits: bool,
+}
+
+/// All that a pair's sealed part is made of.
+struct Contents<'a> {
+    parts: &'a ResponseParts,
+    inherited: Option<&'a IssuedPair>,
+    owned: Owned,
+}
+
+impl Contents<'_> {
+    fn refresh_token(&self) -> Option<&str> {
+        let inherited = || self.inherited.and_then(IssuedPair::refresh_token);
+        self.parts.refresh_token.as_ref().or_else(inherited).map(Secret::reveal)
+    }
+
+    /// Encodes the pair, filled in from the generation before.
+    fn to_plain(&self) -> Zeroizing<Vec<u8>> {
+        let Self { parts, inherited, owned } = self;
+        let text = |own: &'_ Option<String>, old: Option<&str>| -> Option<String> {
+            own.clone().or_else(|| old.map(str::to_owned))
+        };
+        let instance_url = text(&parts.instance_url, inherited.and_then(IssuedPair::instance_url));
+        let token_endpoint =
+            text(&parts.token_endpoint, inherited.and_then(IssuedPair::token_endpoint));
+        let inherited_id_token = || inherited.and_then(IssuedPair::id_token);
+        let id_token = parts.id_token.as_ref().or_else(inherited_id_token).map(Secret::reveal);
+        let inherited_type = inherited.map(IssuedPair::token_type);
+        let token_type = parts.token_type.as_deref().or(inherited_type).unwrap_or("Bearer");
+        let fresh = parts.fields.iter();
+        let kept = inherited.map(IssuedPair::fields).unwrap_or_default().iter();
+        let kept = kept.filter(|(name, _)| fresh.clone().all(|(new, _)| new != name));
+        let fields = fresh.clone().chain(kept);
+        Pair {
+            names: owned.names(),
+            access_token: parts.access_token.reveal(),
+            refresh_token: self.refresh_token(),
+            id_token,
+            token_type,
+            token_endpoint: token_endpoint.as_deref(),
+            instance_url: instance_url.as_deref(),
+            fields: List(fields.map(|(name, raw)| (name.as_str(), raw.reveal())).collect()),
+        }
+        .to_plain()
+    }
+}
+
+/// A plaintext that is encoded already.
+struct Encoded(Zeroizing<Vec<u8>>);
+
+impl Plain for Encoded {
+    fn plain_bytes(&self) -> usize {
+        self.0.len()
+    }
+
+    fn write(&self, out: &mut [u8]) {
+        out.copy_from_slice(&self.0);
+    }
+}
+
+/// Encodes what is kept of a refusal.
+fn encode_refusal(refusal: &Refusal) -> Encoded {
+    let sealed = SealedRefusal {
+        error: refusal.error(),
+        description: refusal.description(),
+        request_id: refusal.request_id(),
+    };
+    Encoded(sealed.to_plain())
+}
+
+/// Encodes what is kept of an answer that could not be understood.
+fn encode_doubt(doubt: &Doubt, body_max: usize) -> Encoded {
+    let body = doubt.body();
+    let sealed =
+        SealedDoubt { request_id: doubt.request_id(), body: body.get(..body_max).unwrap_or(body) };
+    Encoded(sealed.to_plain())
+}
+
+fn refused(prefix: Prefix, refusal: &Refusal) -> Refused {
+    Refused {
+        prefix,
+        class: refusal.class(),
+        status: refusal.status(),
+        retry_after_s: refusal.retry_after_s(),
+    }
+}
+
+fn in_doubt(prefix: Prefix, doubt: &Doubt) -> InDoubt {
+    InDoubt {
+        prefix,
+        reason: doubt.reason(),
+        status: doubt.status(),
+        body_bytes: u32::try_from(doubt.body_bytes()).unwrap_or(u32::MAX),
+    }
+}
+
+/// Makes a doubt of an answer that is too large: the tokens first, then as much as fits.
+pub(super) fn oversized(outcome: &Outcome, max: usize) -> Option<Outcome> {
+    let Outcome::Issued(response) = outcome else { return None };
+    let parts = response.parts();
+    let room = tokens_bytes(parts).saturating_add(64);
+    // The full capacity at once: a vector that grows leaves copies behind.
+    let mut body = Zeroizing::new(Vec::with_capacity(room));
+    let tokens = [
+        ("refresh_token", parts.refresh_token.as_ref()),
+        ("access_token", Some(&parts.access_token)),
+        ("id_token", parts.id_token.as_ref()),
+    ];
+    for (name, token) in tokens {
+        if let Some(token) = token {
+            body.extend_from_slice(name.as_bytes());
+            body.push(b'=');
+            body.extend_from_slice(token.reveal().as_bytes());
+            body.push(b'\n');
+        }
+    }
+    let bytes = body.len() as u64;
+    body.truncate(max.saturating_sub(DOUBT_OVERHEAD_BYTES));
+    let kept = std::mem::take(&mut *body);
+    let doubt = Doubt::new(DoubtReason::Oversized).with_status(200).with_body(kept);
+    Some(Outcome::InDoubt(doubt.with_body_bytes(bytes)))
+}
+
+fn tokens_bytes(parts: &ResponseParts) -> usize {
+    let tokens = [&parts.refresh_token, &parts.id_token];
+    let optional = tokens.into_iter().flatten().map(|token| token.reveal().len());
+    optional.sum::<usize>() + parts.access_token.reveal().len()
+}

@@ -1,0 +1,434 @@
+//! The embedded store: what a service opens, writes to and asks.
+//!
+//! - `open` recovers, `launch` sets going, `report` says what was found, `options` how to.
+//! - `begin` and `settle` are an issuance; `draft` writes its outcome down.
+//! - `change` are the records of one kind each; `append` is the way of all of them to the engine.
+//! - `pair` and `view` are what comes out; `drive` has the threads.
+
+mod append;
+mod begin;
+mod blocking;
+mod change;
+mod draft;
+mod drive;
+pub(crate) mod launch;
+pub(crate) mod open;
+pub(crate) mod options;
+mod pair;
+mod report;
+mod settle;
+pub(crate) mod view;
+
+pub use begin::{Begin, Ticket};
+pub use blocking::Blocking;
+pub use options::{Drive, Options};
+pub use pair::IssuedPair;
+pub use report::Report;
+pub use settle::{SettleError, Settled};
+pub use view::{AccountView, EndView, GrantState, GrantView, HolderView, OperationView};
+
+use crate::engine::accounts::Accounts as DurableAccounts;
+use crate::engine::replay::Walk;
+use crate::engine::state::{AccountState, Grant};
+use crate::engine::{Compacted, Engine};
+use crate::error::{Error, Poison};
+use crate::format::value::MarkerReason;
+use crate::ids::{Account, AccountTag, GrantId, Lsn, StoreId};
+use crate::sync::{lock, read_lock};
+use drive::Driver;
+use serde::Serialize;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// Names an account: by app and user, or by the tag that stands for them.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum AccountRef {
+    /// By its tag, as views and pairs give it.
+    Tag(AccountTag),
+    /// By its names.
+    Account(Account),
+}
+
+impl AccountRef {
+    pub(crate) fn tag(&self, engine: &Engine) -> AccountTag {
+        match self {
+            Self::Tag(tag) => *tag,
+            Self::Account(account) => engine.keychain.tagger().account(account),
+        }
+    }
+}
+
+impl From<AccountTag> for AccountRef {
+    fn from(tag: AccountTag) -> Self {
+        Self::Tag(tag)
+    }
+}
+
+impl From<Account> for AccountRef {
+    fn from(account: Account) -> Self {
+        Self::Account(account)
+    }
+}
+
+impl From<&Account> for AccountRef {
+    fn from(account: &Account) -> Self {
+        Self::Account(account.clone())
+    }
+}
+
+/// What a journal has done since it was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Stats {
+    /// The last durable LSN.
+    pub head: Lsn,
+    /// The last LSN that was given to a record, durable or not.
+    pub submitted: Lsn,
+    /// Batches, each with one sync.
+    pub batches: u64,
+    /// Records in them, structural ones included.
+    pub records: u64,
+    /// Bytes of padded batches.
+    pub bytes: u64,
+    /// Roll-overs to another segment.
+    pub rollovers: u64,
+    /// Callers that had to wait for space.
+    pub waits: u64,
+    /// Bytes promised to outcomes that have not come.
+    pub promised_bytes: u64,
+    /// Bytes of room written ahead and not promised.
+    pub free_bytes: u64,
+    /// Segments that are ready.
+    pub prepared_segments: usize,
+    /// Segments that the newest snapshot does not cover.
+    pub tail_segments: usize,
+    /// Length of the newest snapshot in bytes.
+    pub snapshot_bytes: u64,
+    /// Accounts that changed since it.
+    pub accounts_touched: usize,
+    /// The journal is poisoned and takes no more writes.
+    pub poisoned: bool,
+}
+
+/// A kind of step, for [`Journal::step`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Work {
+    /// Write one batch.
+    Commit,
+    /// Do one step of preparing a segment.
+    Prepare,
+    /// Do one step of the compaction that is under way.
+    Compact,
+    /// Do what a while without callers does: prove the last batch.
+    Idle,
+}
+
+/// An open store.
+///
+/// It is a handle: clones share the store, which is let go when it is closed, or when the last
+/// clone is dropped. Futures run on any runtime, or none.
+#[derive(Debug, Clone)]
+pub struct Journal {
+    driver: Arc<Driver>,
+    adopt_within_ms: u64,
+    /// A blocking caller writes its batch itself if nobody else is writing.
+    inline: bool,
+}
+
+impl Journal {
+    pub(crate) fn new(driver: Driver, adopt_within_ms: u64) -> Self {
+        Self { driver: Arc::new(driver), adopt_within_ms, inline: false }
+    }
+
+    fn engine(&self) -> &Arc<Engine> {
+        self.driver.engine()
+    }
+
+    fn adopt_within_ms(&self) -> u64 {
+        self.adopt_within_ms
+    }
+
+    /// Returns the newest pair of the account's newest live grant.
+    ///
+    /// ```
+    #[doc = include_str!("example.txt")]
+    /// let current = journal.current(&account)?.ok_or("no pair")?;
+    /// assert_eq!(current.access_token().reveal(), "00D!AQ");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] where the account's part of the store is damaged, [`Error::Io`]. A
+    /// poisoned journal still answers.
+    pub async fn current(
+        &self,
+        account: impl Into<AccountRef>,
+    ) -> Result<Option<IssuedPair>, Error> {
+        let account = account.into().tag(self.engine());
+        self.engine().with_state(account, |state| {
+            let newest = state.newest_live();
+            newest.map(|grant| self.read_pair(account, grant, grant.issued)).transpose()
+        })
+    }
+
+    /// Returns the newest pair of one grant, also of one that has ended while it is still kept.
+    ///
+    /// # Errors
+    /// As [`Journal::current`].
+    pub async fn current_of(
+        &self,
+        account: impl Into<AccountRef>,
+        grant: GrantId,
+    ) -> Result<Option<IssuedPair>, Error> {
+        let account = account.into().tag(self.engine());
+        self.engine().with_state(account, |state| {
+            let grant = state.grant(grant);
+            grant.map(|grant| self.read_pair(account, grant, grant.issued)).transpose()
+        })
+    }
+
+    /// Returns the pair before the newest, which is kept until the newest has worked.
+    ///
+    /// # Errors
+    /// As [`Journal::current`].
+    pub async fn previous_of(
+        &self,
+        account: impl Into<AccountRef>,
+        grant: GrantId,
+    ) -> Result<Option<IssuedPair>, Error> {
+        let account = account.into().tag(self.engine());
+        self.engine().with_state(account, |state| {
+            let previous = state.grant(grant).filter(|grant| !grant.previous.is_none());
+            previous.map(|grant| self.read_pair(account, grant, grant.previous)).transpose()
+        })
+    }
+
+    fn read_pair(&self, account: AccountTag, grant: &Grant, lsn: Lsn) -> Result<IssuedPair, Error> {
+        let engine = self.engine();
+        let bytes = engine.record_of(account, &grant.homes, lsn)?;
+        IssuedPair::from_record(&engine.keychain, &bytes, account, grant.id)
+    }
+
+    /// Returns what is known of an account, or nothing.
+    ///
+    /// ```
+    #[doc = include_str!("example.txt")]
+    /// let view = journal.account(&account)?.ok_or("no account")?;
+    /// assert_eq!(view.grants.len(), 1);
+    /// assert!(view.in_doubt.is_empty());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Journal::current`].
+    pub async fn account(
+        &self,
+        account: impl Into<AccountRef>,
+    ) -> Result<Option<AccountView>, Error> {
+        let engine = self.engine();
+        let account = account.into().tag(engine);
+        engine.with_state(account, |state| {
+            if state.is_empty() {
+                return Ok(None);
+            }
+            let homes = state.homes();
+            let read = |lsn| engine.record_of(account, &homes, lsn);
+            AccountView::of(account, state, Some(&engine.keychain), &read).map(Some)
+        })
+    }
+
+    /// Walks all accounts in the order of their tags, as they are now; what is written meanwhile
+    /// does not show.
+    ///
+    /// ```
+    #[doc = include_str!("example.txt")]
+    /// let accounts: Result<Vec<_>, _> = async_journal.accounts().collect();
+    /// assert_eq!(accounts?.len(), 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn accounts(&self) -> Accounts {
+        let engine = self.engine();
+        // Accounts and files under one lock, so that they belong together.
+        let (lsn, memory, files) = {
+            let durable: &DurableAccounts = &read_lock(&engine.durable);
+            (engine.head(), durable.in_memory(), read_lock(&engine.files).clone())
+        };
+        let walk = Walk::new(files, memory);
+        Accounts { engine: Arc::clone(engine), walk, lsn }
+    }
+
+    /// Folds all that is durable into a snapshot, and retires the segments that it covers.
+    ///
+    /// ```
+    #[doc = include_str!("example.txt")]
+    /// let compacted = journal.compact()?;
+    /// assert_eq!(compacted.accounts, 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Compaction`] if it gave up, which loses nothing; [`Error::Poisoned`],
+    /// [`Error::Closed`].
+    ///
+    /// # Cancel safety
+    /// When the future is dropped the compaction goes on.
+    pub async fn compact(&self) -> Result<Compacted, Error> {
+        match self.engine().want_compaction().await {
+            Ok(result) => result.map_err(Error::Compaction),
+            Err(_) => Err(self.poison().map_or(Error::Closed, Error::Poisoned)),
+        }
+    }
+
+    /// Returns counters and sizes.
+    ///
+    /// ```
+    #[doc = include_str!("example.txt")]
+    /// assert!(async_journal.stats().batches >= 2, "an intent and an outcome, each synced");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn stats(&self) -> Stats {
+        let engine = self.engine();
+        let counters = &engine.counters;
+        let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        let core = lock(&engine.core);
+        let (promised_bytes, free_bytes) = (core.promised, core.free());
+        let submitted = Lsn(core.next_lsn.0.saturating_sub(1));
+        let (prepared_segments, poisoned) = (core.prepared.len(), core.fate.is_some());
+        drop(core);
+        // Accounts come before files everywhere: who installs a snapshot holds both.
+        let accounts_touched = read_lock(&engine.durable).touched();
+        let files = read_lock(&engine.files);
+        Stats {
+            head: engine.head(),
+            submitted,
+            batches: count(&counters.batches),
+            records: count(&counters.records),
+            bytes: count(&counters.bytes),
+            rollovers: count(&counters.rollovers),
+            waits: count(&counters.waits),
+            promised_bytes,
+            free_bytes,
+            prepared_segments,
+            tail_segments: files.segments.len(),
+            snapshot_bytes: files.snapshot.as_ref().map_or(0, |snapshot| snapshot.bytes()),
+            accounts_touched,
+            poisoned,
+        }
+    }
+
+    /// Returns why the journal takes no more writes, if it is poisoned.
+    pub fn poison(&self) -> Option<Arc<Poison>> {
+        lock(&self.engine().core).fate.clone()
+    }
+
+    /// Returns the last durable LSN, to be kept elsewhere for
+    /// [`expected_head`](crate::Options::expected_head).
+    pub fn head(&self) -> Lsn {
+        self.engine().head()
+    }
+
+    /// Returns the store's id.
+    pub fn store_id(&self) -> StoreId {
+        self.engine().keychain.store()
+    }
+
+    /// Returns the tag that stands for an account.
+    pub fn tag_of(&self, account: &Account) -> AccountTag {
+        self.engine().keychain.tagger().account(account)
+    }
+
+    /// Writes what was submitted, marks the end, and lets go of the store.
+    ///
+    /// Every other handle gets [`Error::Closed`] from then on. An operation that was begun and not
+    /// settled is in doubt when the store is opened next.
+    ///
+    /// ```
+    #[doc = include_str!("example.txt")]
+    /// journal.close()?;
+    /// let (_journal, report) = options().open(dir.path().join("store"))?;
+    /// assert!(report.last_batch_proven);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Poisoned`], and the lock is let go of all the same.
+    pub async fn close(self) -> Result<(), Error> {
+        self.close_now()
+    }
+
+    fn close_now(&self) -> Result<(), Error> {
+        let engine = self.engine();
+        if !engine.begin_closing() {
+            return Err(Error::Closed);
+        }
+        self.driver.stop();
+        engine.space.notify_waiters();
+        let result = engine.close();
+        engine.end_compactions();
+        tracing::info!(target: "tokenwal", lsn = engine.head().0, "closed");
+        drop(lock(&engine.disk_lock).take());
+        result
+    }
+
+    /// Gives the same calls for callers without a runtime.
+    pub fn blocking(&self) -> Blocking {
+        Blocking::new(Self { inline: self.driver.drive() == Drive::Threads, ..self.clone() })
+    }
+
+    /// Does one step of the journal's work, with [`Drive::Manual`]; says whether there was any.
+    ///
+    /// # Errors
+    /// What the step ran into.
+    pub fn step(&self, work: Work) -> Result<bool, Error> {
+        let engine = self.engine();
+        match work {
+            Work::Commit => engine.step_commit(),
+            Work::Prepare => engine.step_prepare(),
+            Work::Compact => engine.step_compact().map_err(Error::Compaction),
+            Work::Idle => engine.mark(MarkerReason::Idle),
+        }
+    }
+}
+
+/// All accounts of a store at one LSN, in the order of their tags.
+///
+/// An account that cannot be read is an error, and the next ones follow.
+#[derive(Debug)]
+pub struct Accounts {
+    engine: Arc<Engine>,
+    walk: Walk,
+    lsn: Lsn,
+}
+
+impl Accounts {
+    /// Returns the LSN at which the accounts are shown.
+    pub fn lsn(&self) -> Lsn {
+        self.lsn
+    }
+
+    fn view(&self, account: AccountTag, state: &AccountState) -> Result<AccountView, Error> {
+        let homes = state.homes();
+        let read = |lsn| {
+            let accounts = std::iter::once(account).chain(homes.iter().copied());
+            self.walk.files().read(lsn, accounts)
+        };
+        AccountView::of(account, state, Some(&self.engine.keychain), &read)
+    }
+}
+
+impl Iterator for Accounts {
+    type Item = Result<AccountView, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let next = self.walk.next().transpose()?;
+        Some(next.and_then(|(account, state)| self.view(account, &state)))
+    }
+}

@@ -1,0 +1,483 @@
+//! Histories that once went wrong.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::cast_possible_truncation,
+    clippy::string_slice,
+    clippy::needless_borrows_for_generic_args,
+    clippy::manual_is_multiple_of,
+    clippy::large_enum_variant,
+    clippy::mem_forget,
+    unreachable_pub,
+    dead_code,
+    reason = "tests may, and share modules of which each uses a part"
+)]
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use tokenwal::disk::{Access, Disk, DiskFile, DiskLock, RealDisk};
+use tokenwal::{
+    Account, App, Begin, Drive, Entropy, FixedKeys, Journal, NotSent, Options, Outcome, Settled,
+    SystemEntropy, TokenResponse, User, Work,
+};
+
+const NOW_MS: u64 = 1_760_000_000_000;
+
+type Hook = Box<dyn FnOnce() + Send>;
+
+#[derive(Default)]
+struct Knobs {
+    /// No new segment can be made.
+    full: AtomicBool,
+    /// No snapshot can be made.
+    no_snapshot: AtomicBool,
+    dir_full: AtomicBool,
+    /// Runs in the next write to a file that is open for batches.
+    on_batch: Mutex<Option<Hook>>,
+    snapshots_tried: AtomicU32,
+}
+
+#[derive(Clone)]
+struct Hooked(Arc<RealDisk>, Arc<Knobs>);
+
+impl std::fmt::Debug for Hooked {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Hooked")
+    }
+}
+
+struct HookedFile(Arc<dyn DiskFile>, Arc<Knobs>, bool);
+
+impl std::fmt::Debug for HookedFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("HookedFile")
+    }
+}
+
+impl Disk for Hooked {
+    fn path(&self) -> String {
+        self.0.path()
+    }
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.0.list()
+    }
+    fn open(&self, name: &str, access: Access) -> io::Result<Arc<dyn DiskFile>> {
+        let file = self.0.open(name, access)?;
+        Ok(Arc::new(HookedFile(file, self.1.clone(), access != Access::Read)))
+    }
+    fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        if name.starts_with("segment") && self.1.full.load(Ordering::SeqCst) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        if name.starts_with("snapshot") && self.1.no_snapshot.load(Ordering::SeqCst) {
+            self.1.snapshots_tried.fetch_add(1, Ordering::SeqCst);
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.0.create(name)
+    }
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.0.rename(from, to)
+    }
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.0.remove(name)
+    }
+    fn sync_dir(&self) -> io::Result<()> {
+        if self.1.dir_full.load(Ordering::SeqCst) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.0.sync_dir()
+    }
+    fn try_lock(&self) -> io::Result<Option<Box<dyn DiskLock>>> {
+        self.0.try_lock()
+    }
+    fn is_locked(&self) -> io::Result<bool> {
+        self.0.is_locked()
+    }
+    fn lock_note(&self) -> io::Result<Vec<u8>> {
+        self.0.lock_note()
+    }
+    fn free_bytes(&self) -> io::Result<u64> {
+        self.0.free_bytes()
+    }
+    fn alignment(&self) -> usize {
+        self.0.alignment()
+    }
+    fn host(&self) -> String {
+        self.0.host()
+    }
+}
+
+impl DiskFile for HookedFile {
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read_at(offset, buffer)
+    }
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        if self.2 {
+            let hook = self.1.on_batch.lock().unwrap().take();
+            if let Some(hook) = hook {
+                hook();
+            }
+        }
+        self.0.write_at(offset, bytes)
+    }
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync()
+    }
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+    fn writes_are_durable(&self) -> bool {
+        self.0.writes_are_durable()
+    }
+}
+
+/// Randomness that runs a hook in the middle of sealing a record.
+#[derive(Default)]
+struct HookedEntropy(Arc<Mutex<Option<Hook>>>);
+
+impl std::fmt::Debug for HookedEntropy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("HookedEntropy")
+    }
+}
+
+impl Entropy for HookedEntropy {
+    fn fill(&self, bytes: &mut [u8]) -> io::Result<()> {
+        if bytes.len() == 12 {
+            let hook = self.0.lock().unwrap().take();
+            if let Some(hook) = hook {
+                hook();
+            }
+        }
+        SystemEntropy.fill(bytes)
+    }
+}
+
+fn disk(path: &std::path::Path) -> (Arc<Hooked>, Arc<Knobs>) {
+    let knobs = Arc::new(Knobs::default());
+    (Arc::new(Hooked(Arc::new(RealDisk::create(path).unwrap()), knobs.clone())), knobs)
+}
+
+fn options() -> Options {
+    Options::new(FixedKeys::new([7; 32], []))
+}
+
+fn app() -> App {
+    App::new("salesforce", "3MVG9").unwrap()
+}
+
+fn user(name: &str) -> User {
+    User::new(name).unwrap()
+}
+
+fn account(name: &str) -> Account {
+    Account::new(app(), user(name))
+}
+
+fn issued(name: &str, access: &str, refresh: &str) -> Outcome {
+    let body = format!("{{\"access_token\":\"{access}\",\"refresh_token\":\"{refresh}\"}}");
+    let response = TokenResponse::parse(body.into_bytes(), NOW_MS).unwrap();
+    Outcome::Issued(response.with_user(user(name)))
+}
+
+fn poll<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
+    future.poll(&mut Context::from_waker(Waker::noop()))
+}
+
+/// Runs a future and steps the journal itself.
+fn drive<F: Future>(journal: &Journal, future: F) -> F::Output {
+    let mut future = std::pin::pin!(future);
+    for _ in 0..10_000 {
+        if let Poll::Ready(output) = poll(future.as_mut()) {
+            return output;
+        }
+        while journal.step(Work::Prepare).unwrap() {}
+        journal.step(Work::Commit).unwrap();
+        let _ = journal.step(Work::Compact);
+    }
+    panic!("it does not end");
+}
+
+fn prepare(journal: &Journal) {
+    while journal.step(Work::Prepare).unwrap() {}
+}
+
+#[test]
+fn a_roll_over_for_compaction_keeps_what_was_promised() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store");
+    let (disk, knobs) = disk(&path);
+    let (journal, _) = options()
+        .drive(Drive::Manual)
+        .disk(disk)
+        .batch_bytes_max(16 << 10)
+        .outcome_bytes_max(8 << 10)
+        .segment_bytes(1 << 20)
+        .create(&path)
+        .unwrap();
+    prepare(&journal);
+    drive(&journal, journal.compact()).unwrap();
+    prepare(&journal);
+    println!("before: {:?}", journal.stats());
+    knobs.full.store(true, Ordering::SeqCst);
+    let mut tickets = Vec::new();
+    loop {
+        match drive(&journal, journal.begin(Begin::exchange(&app()))) {
+            Ok(ticket) => tickets.push(ticket),
+            Err(error) => {
+                println!("{} tickets, then {error}", tickets.len());
+                break;
+            }
+        }
+    }
+    println!("begun: {:?}", journal.stats());
+    let _ = drive(&journal, journal.compact());
+    println!("compacted: {:?}", journal.stats());
+    let mut kept = Vec::new();
+    for (number, ticket) in tickets.into_iter().enumerate() {
+        let name = format!("u{number}");
+        let outcome = issued(&name, &"a".repeat(7930), &format!("r{number}"));
+        match drive(&journal, journal.settle(ticket, outcome)) {
+            Ok(Settled::Issued(_)) => kept.push(name),
+            other => println!("{name}: {other:?}"),
+        }
+    }
+    println!("{} acknowledged; {:?}", kept.len(), journal.stats());
+    drop(journal);
+    let (journal, report) = options().open(&path).unwrap();
+    println!("{report:?}");
+    let lost =
+        kept.iter().filter(|name| journal.blocking().current(&account(name)).unwrap().is_none());
+    assert_eq!(lost.count(), 0, "acknowledged pairs are lost, of {}", kept.len());
+}
+
+#[test]
+fn nobody_sees_a_pair_before_its_sync() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store");
+    let (disk, knobs) = disk(&path);
+    let (journal, _) = options().drive(Drive::Manual).disk(disk).create(&path).unwrap();
+    prepare(&journal);
+    let known = Begin::exchange(&app()).user(&user("u1"));
+    let first = drive(&journal, journal.begin(known.clone())).unwrap();
+    let second = drive(&journal, journal.begin(Begin::exchange(&app()))).unwrap();
+    let mut not_sent = Box::pin(journal.settle(first, Outcome::NotSent(NotSent::Connect)));
+    assert!(poll(not_sent.as_mut()).is_pending());
+    // While that is being written, the other exchange turns out to be the same user's.
+    let handle = journal.clone();
+    let slot = Arc::new(Mutex::new(None));
+    let kept = slot.clone();
+    *knobs.on_batch.lock().unwrap() = Some(Box::new(move || {
+        let mut settling = Box::pin(handle.settle(second, issued("u1", "access", "refresh")));
+        assert!(poll(settling.as_mut()).is_pending());
+        *kept.lock().unwrap() = Some(settling);
+    }));
+    assert!(journal.step(Work::Commit).unwrap());
+    assert!(poll(not_sent.as_mut()).is_ready());
+    let mut third = Box::pin(journal.begin(known));
+    assert!(poll(third.as_mut()).is_pending());
+    let pair = drive(&journal.clone(), async { journal.current(&account("u1")).await }).unwrap();
+    let head = journal.head();
+    let mut settling = slot.lock().unwrap().take().unwrap();
+    assert!(poll(settling.as_mut()).is_pending(), "its batch is not written yet");
+    assert!(pair.is_none(), "head {head:?}, and yet {:?}", pair.map(|pair| pair.lsn()));
+}
+
+#[test]
+fn a_frame_names_no_key_that_its_segment_lacks() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store");
+    let (disk, knobs) = disk(&path);
+    let hook: Arc<Mutex<Option<Hook>>> = Arc::default();
+    let (journal, _) = options()
+        .drive(Drive::Manual)
+        .disk(disk)
+        .entropy(Arc::new(HookedEntropy(hook.clone())))
+        .create(&path)
+        .unwrap();
+    prepare(&journal);
+    let ticket = drive(&journal, journal.begin(Begin::exchange(&app()))).unwrap();
+    knobs.full.store(true, Ordering::SeqCst);
+    drive(&journal, journal.compact()).unwrap();
+    // Three times there is no space for the next segment, and then there is.
+    for _ in 0..4 {
+        prepare(&journal);
+    }
+    knobs.full.store(false, Ordering::SeqCst);
+    prepare(&journal);
+    let mut compact = Box::pin(journal.compact());
+    assert!(poll(compact.as_mut()).is_pending());
+    // The journal rolls over while an outcome is being sealed.
+    let handle = journal.clone();
+    *hook.lock().unwrap() = Some(Box::new(move || {
+        assert!(handle.step(Work::Commit).unwrap());
+    }));
+    let settled = drive(&journal, journal.settle(ticket, issued("u1", "access", "refresh")));
+    assert!(matches!(settled, Ok(Settled::Issued(_))), "{settled:?}");
+    println!("{:?}", drive(&journal, compact).unwrap());
+    println!("{:?}", journal.stats());
+    drop(journal);
+    let (journal, _) = options().open(&path).unwrap();
+    let pair = journal.blocking().current(&account("u1"));
+    assert!(matches!(pair, Ok(Some(_))), "{pair:?}");
+}
+
+#[test]
+fn a_ticket_of_another_opening_takes_no_room_of_this_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store");
+    let (journal, _) = options().create(&path).unwrap();
+    let old = journal.blocking().begin(Begin::exchange(&app())).unwrap();
+    journal.blocking().close().unwrap();
+    let (journal, _) = options().open(&path).unwrap();
+    let _new = journal.blocking().begin(Begin::exchange(&app())).unwrap();
+    let promised = journal.stats().promised_bytes;
+    journal.blocking().settle(old, issued("u1", "a", "r")).unwrap();
+    assert_eq!(journal.stats().promised_bytes, promised);
+}
+
+#[test]
+fn a_compaction_that_cannot_be_done_is_not_tried_without_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store");
+    let (disk, knobs) = disk(&path);
+    knobs.no_snapshot.store(true, Ordering::SeqCst);
+    let (journal, _) = options()
+        .disk(disk)
+        .batch_bytes_max(16 << 10)
+        .outcome_bytes_max(8 << 10)
+        .segment_bytes(70 << 10)
+        .create(&path)
+        .unwrap();
+    for number in 0..60 {
+        let ticket = journal.blocking().begin(Begin::exchange(&app())).unwrap();
+        journal.blocking().settle(ticket, issued(&format!("u{number}"), "a", "r")).unwrap();
+    }
+    let before = journal.stats();
+    std::thread::sleep(Duration::from_secs(2));
+    let after = journal.stats();
+    let tried = knobs.snapshots_tried.load(Ordering::SeqCst);
+    println!("tried {tried}; {before:?}; {after:?}");
+    assert!(after.tail_segments < before.tail_segments + 5, "{tried} tries without a caller");
+}
+
+#[test]
+fn an_outcome_left_behind_does_not_hold_up_the_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store");
+    let (disk, knobs) = disk(&path);
+    let (journal, _) = options()
+        .disk(disk)
+        .batch_bytes_max(16 << 10)
+        .outcome_bytes_max(8 << 10)
+        .segment_bytes(1 << 20)
+        .create(&path)
+        .unwrap();
+    let tickets: Vec<_> =
+        (0..5).map(|_| journal.blocking().begin(Begin::exchange(&app())).unwrap()).collect();
+    let (release, wait) = std::sync::mpsc::channel::<()>();
+    let (entered, in_write) = std::sync::mpsc::channel::<()>();
+    *knobs.on_batch.lock().unwrap() = Some(Box::new(move || {
+        entered.send(()).unwrap();
+        let _ = wait.recv();
+    }));
+    let mut held = Vec::new();
+    for (number, ticket) in tickets.into_iter().enumerate() {
+        let outcome = issued(&format!("u{number}"), &"a".repeat(7000), "r");
+        held.push(Box::pin(journal.settle(ticket, outcome)));
+        if number == 0 {
+            in_write.recv().unwrap();
+        }
+    }
+    // Everybody goes away, the last of them with an outcome that found no space.
+    drop(held);
+    release.send(()).unwrap();
+    drop(journal);
+    std::thread::sleep(Duration::from_secs(1));
+    let opened = options().wait_for_lock(Duration::from_secs(2)).open(&path);
+    let (journal, report) = opened.unwrap();
+    assert_eq!(report.in_doubt.len(), 0);
+    for number in 0..5 {
+        let pair = journal.blocking().current(&account(&format!("u{number}"))).unwrap();
+        assert!(pair.is_some(), "{number}");
+    }
+}
+
+#[test]
+fn patience_has_no_end() {
+    let dir = tempfile::tempdir().unwrap();
+    options().wait_for_lock(Duration::MAX).create(dir.path().join("store")).unwrap();
+}
+
+#[test]
+fn an_operation_that_moved_can_still_be_folded() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store");
+    let (journal, _) = options().create(&path).unwrap();
+    let begin = Begin::exchange(&app()).user(&user("old"));
+    let ticket = journal.blocking().begin(begin).unwrap();
+    let doubt = tokenwal::Doubt::new(tokenwal::DoubtReason::Timeout);
+    journal.blocking().settle(ticket, Outcome::InDoubt(doubt)).unwrap();
+    journal.blocking().compact().unwrap();
+    drop(journal);
+    let (journal, _) = options().cache_bytes(0).open(&path).unwrap();
+    let from = journal.tag_of(&account("old"));
+    journal.blocking().merge(from, &account("new")).unwrap();
+    let compacted = journal.blocking().compact();
+    assert!(compacted.is_ok(), "{compacted:?}");
+}
+
+#[test]
+fn a_grant_does_not_move_from_under_a_refresh() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store");
+    let (journal, _) = options().create(&path).unwrap();
+    let blocking = journal.blocking();
+    let ticket = blocking.begin(Begin::exchange(&app())).unwrap();
+    let body = br#"{"access_token":"a1","refresh_token":"r1"}"#.to_vec();
+    let outcome = Outcome::Issued(TokenResponse::parse(body, NOW_MS).unwrap());
+    let Ok(Settled::Issued(pair)) = blocking.settle(ticket, outcome) else { panic!() };
+    let ticket = blocking.begin(Begin::refresh(pair.account(), pair.grant())).unwrap();
+    let moved = blocking.identify(pair.account(), pair.grant(), &account("u1"));
+    assert!(matches!(moved, Err(tokenwal::Error::Busy { .. })), "{moved:?}");
+    blocking.settle(ticket, issued("u1", "a2", "r2")).unwrap();
+    blocking.identify(pair.account(), pair.grant(), &account("u1")).unwrap();
+    let now = blocking.current(&account("u1")).unwrap().unwrap();
+    assert_eq!(now.refresh_token().unwrap().reveal(), "r2", "r1 is spent");
+}
+
+#[test]
+fn an_outcome_above_the_format_s_limit_is_not_promised() {
+    let dir = tempfile::tempdir().unwrap();
+    let opened = options().batch_bytes_max(16 << 20).outcome_bytes_max(8 << 20);
+    let opened = opened.segment_bytes(80 << 20).create(dir.path().join("store"));
+    assert!(matches!(opened, Err(tokenwal::Error::Option { .. })));
+}
+
+#[test]
+fn a_closed_journal_touches_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store");
+    let (journal, _) = options().drive(Drive::Manual).create(&path).unwrap();
+    journal.step(Work::Prepare).unwrap();
+    let late = journal.clone();
+    journal.blocking().close().unwrap();
+    let (_next, _) = options().drive(Drive::Manual).open(&path).unwrap();
+    let names = || {
+        let entries = std::fs::read_dir(&path).unwrap();
+        entries.map(|entry| entry.unwrap().file_name()).collect::<std::collections::BTreeSet<_>>()
+    };
+    let before = names();
+    prepare(&late);
+    assert_eq!(names(), before);
+}
