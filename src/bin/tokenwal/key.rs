@@ -1,0 +1,37 @@
+//! `tokenwal key new FILE`: a key for new stores.
+
+use crate::exit::{Exit, Failure};
+use crate::output::stdout;
+use std::io::Write as _;
+use std::path::PathBuf;
+use tokenwal::{KeyFile, SystemEntropy};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Draw a key and write it to a new file that only you can read
+    New {
+        /// The file; an existing one is never overwritten
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+}
+
+pub(crate) fn run(args: Args) -> Result<Exit, Failure> {
+    let Command::New { file } = args.command;
+    let made = KeyFile::create_new(file, &SystemEntropy)?;
+    let mut out = stdout();
+    writeln!(out, "wrote a new key to {}", made.path().display())?;
+    writeln!(
+        out,
+        "do next: back it up, away from the stores that will be made with it; without it nobody \
+         can read a pair in them"
+    )?;
+    out.flush()?;
+    Ok(Exit::Sound)
+}

@@ -1,0 +1,319 @@
+//! Looking at stores and salvaging them on a simulated disk: beside a writer whose sync fails,
+//! between any two steps of a compaction, on sectors that cannot be read, and through a crash at
+//! every operation of a salvage.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::cast_possible_truncation,
+    clippy::string_slice,
+    clippy::needless_borrows_for_generic_args,
+    clippy::manual_is_multiple_of,
+    clippy::large_enum_variant,
+    clippy::mem_forget,
+    unreachable_pub,
+    dead_code,
+    reason = "tests may, and share modules of which each uses a part"
+)]
+
+mod sim;
+
+use sim::{EIO, Fault, Moment, OpKind, ReadBack, Rng, SimClock, SimDisk, SimEntropy};
+use std::io;
+use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
+use tokenwal::disk::{Access, Disk, DiskFile, DiskLock};
+use tokenwal::inspect::{self, Reader, Salvage};
+use tokenwal::{
+    AccountView, App, Begin, Drive, Error, FixedKeys, Journal, Options, Outcome, Settled,
+    TokenResponse, User, Verdict, Work,
+};
+
+fn keys() -> FixedKeys {
+    FixedKeys::new([7; 32], [])
+}
+
+fn options(disk: &SimDisk, seed: u64) -> Options {
+    Options::new(keys())
+        .batch_bytes_max(16 << 10)
+        .segment_bytes(128 << 10)
+        .outcome_bytes_max(4 << 10)
+        .compact_at_percent(0)
+        .drive(Drive::Manual)
+        .disk(Arc::new(disk.clone()))
+        .clock(Arc::new(SimClock::new()))
+        .entropy(Arc::new(SimEntropy::new(seed)))
+}
+
+/// Runs a future to its end, doing the journal's work meanwhile.
+fn drive<F: Future>(journal: &Journal, future: F) -> F::Output {
+    let mut future = pin!(future);
+    let mut context = Context::from_waker(Waker::noop());
+    for _ in 0..10_000 {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
+            return output;
+        }
+        for work in [Work::Commit, Work::Prepare, Work::Compact] {
+            // What fails is told to whoever waits for it.
+            let _ = journal.step(work);
+        }
+    }
+    panic!("the journal makes no progress");
+}
+
+fn issue(journal: &Journal, number: u32) -> Result<(), Error> {
+    let app = App::new("provider", "client").unwrap();
+    let ticket = drive(journal, journal.begin(Begin::exchange(&app)))?;
+    let body = format!("{{\"access_token\":\"a{number}\",\"refresh_token\":\"r{number}\"}}");
+    let response = TokenResponse::parse(body.into_bytes(), 1_750_000_000_000).unwrap();
+    let user = User::new(format!("user-{number}")).unwrap();
+    let outcome = Outcome::Issued(response.with_user(user));
+    match drive(journal, journal.settle(ticket, outcome)) {
+        Ok(Settled::Issued(_)) => Ok(()),
+        Ok(other) => panic!("{other:?}"),
+        Err(failed) => Err(failed.error),
+    }
+}
+
+/// Makes a store of several segments with `accounts` accounts, closed in order.
+fn closed(seed: u64, accounts: u32) -> SimDisk {
+    let disk = SimDisk::new(seed);
+    let (journal, _) = options(&disk, seed).create("").unwrap();
+    (0..accounts).for_each(|number| issue(&journal, number).unwrap());
+    journal.blocking().close().unwrap();
+    disk
+}
+
+fn read(disk: Arc<dyn Disk>) -> Result<Vec<AccountView>, Error> {
+    Reader::open_on(disk, Some(&keys()), None, &mut |_| ())?.accounts().collect()
+}
+
+#[test]
+fn what_is_not_durable_is_not_shown() {
+    let disk = SimDisk::new(1);
+    let (journal, _) = options(&disk, 1).create("").unwrap();
+    issue(&journal, 1).unwrap();
+    // Proves what was written, as a while without callers does.
+    while journal.step(Work::Idle).unwrap() || journal.step(Work::Commit).unwrap() {}
+    let head = journal.head();
+    assert_eq!(read(Arc::new(disk.clone())).unwrap().len(), 1);
+
+    // The batch is in the cache, and its sync fails: it may never reach the disk.
+    let is_sync = |op: &sim::Op| op.kind == OpKind::Sync && op.name.starts_with("segment-");
+    disk.fail(is_sync, Fault::LostSync(ReadBack::New), 1);
+    let error = issue(&journal, 2).unwrap_err();
+    assert!(matches!(error, Error::Poisoned(_)), "{error}");
+    assert_eq!(journal.head(), head);
+    let reader = Reader::open_on(Arc::new(disk.clone()), None, None, &mut |_| ()).unwrap();
+    assert!(reader.lsn() <= head, "{} after {head}", reader.lsn());
+    assert_eq!(reader.accounts().count(), 1);
+    let found = inspect::verify(&disk, None, &mut |_| ()).unwrap();
+    assert!(found.live && found.live_tail_bytes > 0, "{found:?}");
+    assert_eq!((found.verdict, found.accounts), (Verdict::Clean, 1));
+}
+
+/// Does something once, before the `countdown`-th file is opened.
+struct Interrupted<'a> {
+    disk: SimDisk,
+    countdown: AtomicUsize,
+    then: Mutex<Box<dyn FnMut() + Send + 'a>>,
+}
+
+impl std::fmt::Debug for Interrupted<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Interrupted")
+    }
+}
+
+impl Interrupted<'_> {
+    fn count(&self) {
+        let left = self.countdown.load(Ordering::Relaxed);
+        if left > 0 {
+            self.countdown.store(left - 1, Ordering::Relaxed);
+            if left == 1 {
+                (self.then.lock().unwrap())();
+            }
+        }
+    }
+}
+
+impl Disk for Interrupted<'_> {
+    fn path(&self) -> String {
+        self.disk.path()
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.disk.list()
+    }
+
+    fn open(&self, name: &str, access: Access) -> io::Result<Arc<dyn DiskFile>> {
+        self.count();
+        assert_eq!(access, Access::Read);
+        self.disk.open(name, access)
+    }
+
+    fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        panic!("{name} is created")
+    }
+
+    fn rename(&self, from: &str, _: &str) -> io::Result<()> {
+        panic!("{from} is renamed")
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        panic!("{name} is removed")
+    }
+
+    fn sync_dir(&self) -> io::Result<()> {
+        panic!("the directory is synced")
+    }
+
+    fn try_lock(&self) -> io::Result<Option<Box<dyn DiskLock>>> {
+        panic!("the lock is taken")
+    }
+
+    fn is_locked(&self) -> io::Result<bool> {
+        self.disk.is_locked()
+    }
+
+    fn lock_note(&self) -> io::Result<Vec<u8>> {
+        self.disk.lock_note()
+    }
+
+    fn free_bytes(&self) -> io::Result<u64> {
+        self.disk.free_bytes()
+    }
+
+    fn alignment(&self) -> usize {
+        self.disk.alignment()
+    }
+
+    fn host(&self) -> String {
+        self.disk.host()
+    }
+}
+
+/// Between any two files that a reader opens the writer goes on, and a compaction removes what the
+/// reader has seen in the directory.
+#[test]
+fn files_that_vanish_while_one_looks_are_no_damage() {
+    let interrupted = AtomicUsize::new(0);
+    for countdown in 1..40 {
+        let disk = closed(2, 100);
+        let (journal, _) = options(&disk, 3).open("").unwrap();
+        let looking = Interrupted {
+            disk: disk.clone(),
+            countdown: AtomicUsize::new(countdown),
+            then: Mutex::new(Box::new(|| {
+                interrupted.fetch_add(1, Ordering::Relaxed);
+                drive(&journal, journal.compact()).unwrap();
+                issue(&journal, 1000).unwrap();
+                drive(&journal, journal.compact()).unwrap();
+            })),
+        };
+        let found = inspect::verify(&looking, Some(&keys()), &mut |_| ()).unwrap();
+        assert_eq!((found.verdict, found.problems.len()), (Verdict::Clean, 0), "{found:?}");
+        assert!((100..=101).contains(&found.accounts), "{found:?}");
+    }
+    assert!(interrupted.into_inner() > 10);
+}
+
+#[test]
+fn an_unreadable_sector_stops_all_but_salvage() {
+    let disk = closed(4, 60);
+    let before = read(Arc::new(disk.clone())).unwrap();
+    let name = "segment-00000000000000000002.twj";
+    let sector = 40_960..45_056;
+    let range = sector.clone();
+    let is_bad = move |op: &sim::Op| {
+        let end = op.offset + op.len as u64;
+        op.kind == OpKind::Read && op.name == name && op.offset < range.end && range.start < end
+    };
+    disk.fail(is_bad, Fault::Error(EIO), u64::MAX);
+    // Nothing is decided where a read fails: the system's error stands for itself.
+    for error in [
+        inspect::verify(&disk, None, &mut |_| ()).unwrap_err(),
+        read(Arc::new(disk.clone())).unwrap_err(),
+    ] {
+        assert!(matches!(&error, Error::Io { file, .. } if file == name), "{error}");
+    }
+    let keys = keys();
+    let plan = Salvage::new(&keys).plan(Arc::new(disk.clone())).unwrap();
+    let losses = plan.losses();
+    assert_eq!(losses.len(), 1, "{losses:?}");
+    assert!(sector.contains(&losses[0].offset) && losses[0].file == name, "{losses:?}");
+    let into = disk.sibling(5);
+    let salvaged = plan.write(Arc::new(into.clone())).unwrap();
+    let after = read(Arc::new(into)).unwrap();
+    assert_eq!(after.len() as u64, salvaged.accounts);
+    assert!(after.iter().filter(|view| before.contains(view)).count() >= before.len() - 2);
+}
+
+#[test]
+fn a_salvage_that_is_cut_short_leaves_no_store_and_takes_nothing() {
+    let disk = closed(6, 30);
+    disk.damage("segment-00000000000000000002.twj", |bytes| bytes[20_500] ^= 1);
+    let digest = disk.digest();
+    let whole = {
+        let into = disk.sibling(7);
+        let keys = keys();
+        Salvage::new(&keys)
+            .plan(Arc::new(disk.clone()))
+            .unwrap()
+            .write(Arc::new(into.clone()))
+            .unwrap();
+        read(Arc::new(into)).unwrap()
+    };
+    assert!(whole.len() > 20);
+    let mut rng = Rng::new(8);
+    let (mut opened, mut refused) = (0, 0);
+    let mut number = 0;
+    loop {
+        let into = disk.sibling(9 + number);
+        let moment = *rng.pick(&[Moment::Before, Moment::Inside, Moment::After]);
+        into.crash_at(number, moment);
+        let keys = keys();
+        let plan = Salvage::new(&keys).plan(Arc::new(disk.clone())).unwrap();
+        let written = plan.write(Arc::new(into.clone()));
+        let crashed = into.has_crashed();
+        assert_eq!(written.is_err(), crashed, "{written:?}");
+        let after = if rng.chance(50) { into.process_death() } else { into.power_cut(&mut rng) };
+        match options(&after, number).open("") {
+            Ok((journal, _)) => {
+                opened += 1;
+                drop(journal);
+                assert_eq!(read(Arc::new(after.process_death())).unwrap(), whole);
+            }
+            Err(Error::Missing { .. } | Error::Corrupt(_)) if crashed => refused += 1,
+            Err(error) => panic!("{error}"),
+        }
+        assert_eq!(disk.digest(), digest, "the damaged store was changed");
+        if !crashed {
+            break;
+        }
+        number += 1;
+    }
+    assert!(opened >= 1 && refused > 8, "{opened} opened, {refused} refused");
+}
+
+#[test]
+fn looking_changes_nothing() {
+    let disk = closed(10, 20);
+    for damage in [None, Some(5000), Some(100), Some(70_000)] {
+        let disk = disk.copy();
+        if let Some(at) = damage {
+            disk.damage("segment-00000000000000000001.twj", |bytes| bytes[at] ^= 1);
+        }
+        let before = (disk.operations(), disk.digest());
+        let _ = inspect::verify(&disk, Some(&keys()), &mut |_| ()).unwrap();
+        let _ = read(Arc::new(disk.clone()));
+        let keys = keys();
+        let _ = Salvage::new(&keys).plan(Arc::new(disk.clone())).unwrap();
+        assert_eq!((disk.operations(), disk.digest()), before);
+    }
+}
