@@ -1,0 +1,257 @@
+//! A disk on which one step of the journal's care is left out, to prove that the suite would
+//! notice. Not a feature: a wrapper that only tests know.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use tokenwal::disk::{Access, Disk, DiskFile, DiskLock};
+
+/// The steps that can be left out (journal-format.md, "Order of syncs").
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Step {
+    /// None: the disk as it is.
+    None,
+    /// The sync after a batch; where writes are direct, their durability.
+    BatchSync,
+    /// The sync of a new segment before it gets its name.
+    SegmentSync,
+    /// The sync of a new snapshot before it gets its name.
+    SnapshotSync,
+    /// The sync of the directory after a segment got its name.
+    DirSyncAfterSegment,
+    /// The sync of the directory after a snapshot got its name.
+    DirSyncAfterSnapshot,
+    /// The sync of the directory after files were removed.
+    DirSyncAfterRemove,
+    /// The sync of the directory by a process that has not changed it.
+    DirSyncBeforeServing,
+    /// Recovery's rewriting with identical bytes.
+    Rewrite,
+    /// The sync after recovery's rewriting.
+    RewriteSync,
+}
+
+impl Step {
+    pub const ALL: [Self; 9] = [
+        Self::BatchSync,
+        Self::SegmentSync,
+        Self::SnapshotSync,
+        Self::DirSyncAfterSegment,
+        Self::DirSyncAfterSnapshot,
+        Self::DirSyncAfterRemove,
+        Self::DirSyncBeforeServing,
+        Self::Rewrite,
+        Self::RewriteSync,
+    ];
+}
+
+/// A disk that leaves out one step and says that it was done.
+#[derive(Debug, Clone)]
+pub struct Weakened {
+    inner: Arc<dyn Disk>,
+    skip: Step,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    /// How often the step was left out, in all lives of the process.
+    skipped: Arc<AtomicU64>,
+    /// What was done to the directory since its last sync.
+    changed: Mutex<Vec<(Change, String)>>,
+    /// Whether this process ever changed the directory.
+    ever_changed: AtomicBool,
+    /// The names of open files, which renames change.
+    names: Mutex<HashMap<String, Arc<Mutex<String>>>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Change {
+    Renamed,
+    Removed,
+}
+
+impl Weakened {
+    /// Leaves out `skip` on `inner`; use a new one for each process, counting in `skipped`.
+    pub fn new(inner: Arc<dyn Disk>, skip: Step, skipped: Arc<AtomicU64>) -> Self {
+        Self { inner, skip, shared: Arc::new(Shared { skipped, ..Shared::default() }) }
+    }
+
+    fn skipped(&self) {
+        self.shared.skipped.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn file(&self, name: &str, inner: Arc<dyn DiskFile>, pretend: bool) -> Arc<dyn DiskFile> {
+        let name = Arc::new(Mutex::new(name.to_owned()));
+        let key = name.lock().unwrap().clone();
+        self.shared.names.lock().unwrap().insert(key, name.clone());
+        Arc::new(WeakenedFile {
+            disk: self.clone(),
+            inner,
+            name,
+            pretend,
+            only_rewritten: AtomicBool::new(false),
+        })
+    }
+
+    fn leaves_out_dir_sync(&self, changed: &[(Change, String)]) -> bool {
+        // A sync that serves another step as well is not this one.
+        let only = |done: Change, start: &str| {
+            !changed.is_empty()
+                && changed.iter().all(|(what, name)| *what == done && name.starts_with(start))
+        };
+        match self.skip {
+            Step::DirSyncAfterSegment => only(Change::Renamed, "segment-"),
+            Step::DirSyncAfterSnapshot => only(Change::Renamed, "snapshot-"),
+            Step::DirSyncAfterRemove => only(Change::Removed, ""),
+            Step::DirSyncBeforeServing => {
+                changed.is_empty() && !self.shared.ever_changed.load(Ordering::Relaxed)
+            }
+            _ => false,
+        }
+    }
+
+    fn note(&self, change: Change, name: &str) {
+        self.shared.changed.lock().unwrap().push((change, name.to_owned()));
+        self.shared.ever_changed.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Disk for Weakened {
+    fn path(&self) -> String {
+        self.inner.path()
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.inner.list()
+    }
+
+    fn open(&self, name: &str, access: Access) -> io::Result<Arc<dyn DiskFile>> {
+        let pretend = self.skip == Step::BatchSync && access == Access::Direct;
+        let access = if pretend { Access::Write } else { access };
+        Ok(self.file(name, self.inner.open(name, access)?, pretend))
+    }
+
+    fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(self.file(name, self.inner.create(name)?, false))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.inner.rename(from, to)?;
+        self.note(Change::Renamed, to);
+        let mut names = self.shared.names.lock().unwrap();
+        if let Some(name) = names.remove(from) {
+            to.clone_into(&mut name.lock().unwrap());
+            names.insert(to.to_owned(), name);
+        }
+        Ok(())
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.inner.remove(name)?;
+        self.note(Change::Removed, name);
+        Ok(())
+    }
+
+    fn sync_dir(&self) -> io::Result<()> {
+        let changed = std::mem::take(&mut *self.shared.changed.lock().unwrap());
+        if self.leaves_out_dir_sync(&changed) {
+            self.skipped();
+            return Ok(());
+        }
+        self.inner.sync_dir()
+    }
+
+    fn try_lock(&self) -> io::Result<Option<Box<dyn DiskLock>>> {
+        self.inner.try_lock()
+    }
+
+    fn is_locked(&self) -> io::Result<bool> {
+        self.inner.is_locked()
+    }
+
+    fn lock_note(&self) -> io::Result<Vec<u8>> {
+        self.inner.lock_note()
+    }
+
+    fn free_bytes(&self) -> io::Result<u64> {
+        self.inner.free_bytes()
+    }
+
+    fn alignment(&self) -> usize {
+        self.inner.alignment()
+    }
+
+    fn host(&self) -> String {
+        self.inner.host()
+    }
+}
+
+#[derive(Debug)]
+struct WeakenedFile {
+    disk: Weakened,
+    inner: Arc<dyn DiskFile>,
+    name: Arc<Mutex<String>>,
+    /// Says that writes are durable, which they are not.
+    pretend: bool,
+    /// All writes since the last sync were of bytes that stood there already.
+    only_rewritten: AtomicBool,
+}
+
+impl WeakenedFile {
+    fn is_rewrite(&self, offset: u64, bytes: &[u8]) -> bool {
+        let mut there = vec![0; bytes.len()];
+        let read = self.inner.read_at(offset, &mut there);
+        // Zeros over zeros are preparation, not recovery.
+        matches!(read, Ok(read) if read == bytes.len() && there == bytes)
+            && bytes.iter().any(|byte| *byte != 0)
+    }
+}
+
+impl DiskFile for WeakenedFile {
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        self.inner.read_at(offset, buffer)
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        if matches!(self.disk.skip, Step::Rewrite | Step::RewriteSync) {
+            let same = self.is_rewrite(offset, bytes);
+            self.only_rewritten.store(same, Ordering::Relaxed);
+            if same && self.disk.skip == Step::Rewrite {
+                self.disk.skipped();
+                return Ok(());
+            }
+        }
+        if self.pretend {
+            self.disk.skipped();
+        }
+        self.inner.write_at(offset, bytes)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let name = self.name.lock().unwrap().clone();
+        let temporary = name.ends_with(".tmp");
+        let left_out = match self.disk.skip {
+            Step::BatchSync => name.starts_with("segment-") && !temporary,
+            Step::SegmentSync => name.starts_with("segment-") && temporary,
+            Step::SnapshotSync => name.starts_with("snapshot-") && temporary,
+            Step::RewriteSync => self.only_rewritten.swap(false, Ordering::Relaxed),
+            _ => false,
+        };
+        if left_out {
+            self.disk.skipped();
+            return Ok(());
+        }
+        self.inner.sync()
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        self.inner.len()
+    }
+
+    fn writes_are_durable(&self) -> bool {
+        self.pretend || self.inner.writes_are_durable()
+    }
+}
