@@ -1,0 +1,69 @@
+//! Replays the corpora of the fuzz targets on stable, through the same functions (fuzz/shim.rs).
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::cast_possible_truncation,
+    clippy::string_slice,
+    clippy::needless_borrows_for_generic_args,
+    clippy::manual_is_multiple_of,
+    clippy::large_enum_variant,
+    clippy::mem_forget,
+    unreachable_pub,
+    dead_code,
+    reason = "tests may, and share modules of which each uses a part"
+)]
+
+use std::fs;
+use std::path::Path;
+
+#[path = "../fuzz/shim.rs"]
+mod shim;
+
+/// Runs a target over its corpus, each input also cut short and with single bits flipped. An input
+/// decodes unless its name begins with `hostile`.
+fn replay(target: &str, run: fn(&[u8]) -> bool) {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
+    let mut names: Vec<_> = fs::read_dir(&corpus)
+        .expect("every target has a corpus")
+        .map(|input| input.expect("it can be listed").file_name())
+        .collect();
+    names.sort();
+    assert!(!names.is_empty(), "{} is empty", corpus.display());
+    for name in names {
+        let input = fs::read(corpus.join(&name)).expect("it can be read");
+        let hostile = name.to_string_lossy().starts_with("hostile");
+        assert_eq!(run(&input), !hostile, "{target}/{}", name.display());
+        for length in (0..input.len()).step_by(1 + input.len() / 200) {
+            run(&input[..length]);
+        }
+        for bit in (0..input.len() * 8).step_by(1 + input.len() / 25) {
+            let mut flipped = input.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            run(&flipped);
+        }
+    }
+}
+
+#[test]
+fn batch() {
+    replay("batch", shim::batch);
+}
+
+#[test]
+fn plain() {
+    replay("plain", shim::plain);
+}
+
+#[test]
+fn record() {
+    replay("record", shim::record);
+}
+
+#[test]
+fn snapshot() {
+    replay("snapshot", shim::snapshot);
+}

@@ -1,0 +1,281 @@
+"""The fold: what records add up to (journal-format.md, section 7.18).
+
+Pure: no clock, no files. An account is what one user of one app holds; a record concerns the
+account that it names, and a few kinds another beside it.
+"""
+
+from dataclasses import dataclass, field
+
+from layout import NONE
+
+
+@dataclass
+class Grant:
+    """One approval at the provider; records are named by their LSNs, and 0 is none."""
+
+    id: int
+    generation: int = 0
+    flags: frozenset = frozenset()
+    refresh: str = NONE
+    issued_at: int = 0
+    expires_at: int = 0
+    adopt_by: int = 0
+    issued: int = 0  # the newest pair
+    previous: int = 0  # the pair with the refresh token before it, until the newest has worked
+    worked: int = 0
+    holders: dict = field(default_factory=dict)  # holder -> the record that says so
+    gone: dict = field(default_factory=dict)  # likewise, of those who have let go
+    end: "End | None" = None
+
+    def known(self):
+        return bool(self.issued or self.end)
+
+    def live(self):
+        return bool(self.issued and not self.end)
+
+    def state(self):
+        """Names the state of a grant ([F-63])."""
+        if self.end:
+            return "ended"
+        if self.holders:
+            return "held"
+        return "released" if self.gone else "waiting"
+
+    def records(self):
+        """Names the records that a snapshot keeps of it ([F-64])."""
+        end = [self.end.lsn] if self.end else []
+        return [
+            self.issued, self.previous, self.worked, *end, *self.holders.values(),
+            *self.gone.values(),
+        ]
+
+
+@dataclass
+class End:
+    lsn: int
+    at: int
+    cause: str
+    confidence: str
+
+
+@dataclass
+class Operation:
+    op: int
+    action: str
+    grant: int
+    generation: int
+    holder: str
+    since: int
+    deadline: int
+    doubt: str = ""  # why it is in doubt; empty while there is no word of it
+    doubted: int = 0  # the record that says so
+
+
+@dataclass
+class Account:
+    tag: str
+    app: str = NONE
+    version: int = 0
+    provisional: bool = False
+    grants: dict = field(default_factory=dict)
+    operations: dict = field(default_factory=dict)
+    moved: int = 0  # the last Identified or Merged into this account
+
+    def exists(self):
+        return bool(self.operations) or any(grant.known() for grant in self.grants.values())
+
+    def known_grants(self):
+        return [self.grants[grant] for grant in sorted(self.grants) if self.grants[grant].known()]
+
+    def records(self):
+        """Names the list that a snapshot keeps of the account, in order ([F-64])."""
+        lsns = {self.moved}
+        for grant in self.known_grants():
+            lsns.update(grant.records())
+        for operation in self.operations.values():
+            lsns.update((operation.op, operation.doubted))
+        return sorted(lsns - {0})
+
+    def apply(self, found):
+        """Applies a record of this account, or of a list that counts as this account's."""
+        change = getattr(self, "_" + found.kind, None)
+        if change:
+            change(found)
+
+    # One method a kind. Claimed has none: it changes no account.
+
+    def _intent(self, found):
+        self.app = found["app"]
+        self.provisional |= "provisional" in found.flags
+        self.operations[found.lsn] = Operation(
+            found.lsn, found["action"], found["grant"], found["generation"], found["holder"],
+            found.at, found["deadline"],
+        )
+
+    def _issued(self, found):
+        self._close(found)
+        self._imported(found)
+
+    def _imported(self, found):
+        self.app = found["app"]
+        self.provisional |= "provisional" in found.flags
+        grant = self._grant(found["grant"] or found.lsn)
+        if found["generation"] <= grant.generation:
+            return
+        if grant.issued and grant.refresh not in (NONE, found["refresh"]):
+            grant.previous = grant.issued
+        grant.generation = found["generation"]
+        grant.flags = frozenset(found.flags)
+        grant.refresh = found["refresh"]
+        grant.issued_at = found["issued_at"]
+        grant.expires_at = found["expires_at"]
+        grant.adopt_by = found["adopt_by"]
+        grant.issued = found.lsn
+        grant.worked = 0
+
+    def _refused(self, found):
+        self._close(found)
+        if found["class"] == "dead":
+            self._end(found, "unknown", "probable")
+
+    def _not_sent(self, found):
+        self._close(found)
+
+    def _resolved(self, found):
+        self._close(found)
+
+    def _in_doubt(self, found):
+        operation = self.operations.get(found["op"])
+        if operation:
+            operation.doubt = found["reason"]
+            operation.doubted = found.lsn
+
+    def _identified(self, found):
+        self.provisional = False
+        self.moved = found.lsn
+
+    def _merged(self, found):
+        self._identified(found)
+
+    def _adopted(self, found):
+        self._hold(found["grant"], found)
+
+    def _released(self, found):
+        self._let_go(found["grant"], found)
+
+    def _superseded(self, found):
+        if found["to"] != found["grant"]:
+            self._let_go(found["grant"], found)
+        self._hold(found["to"], found)
+
+    def _ended(self, found):
+        self._close(found)
+        self._end(found, found["cause"], found["confidence"])
+
+    def _revived(self, found):
+        self._grant(found["grant"]).end = None
+
+    def _forgotten(self, found):
+        self.__init__(self.tag, version=self.version)
+
+    def _worked(self, found):
+        grant = self._grant(found["grant"])
+        if found["generation"] == grant.generation:
+            grant.worked = found.lsn
+            grant.previous = 0
+
+    def _grant(self, grant):
+        return self.grants.setdefault(grant, Grant(grant))
+
+    def _hold(self, grant, found):
+        grant = self._grant(grant)
+        grant.gone.pop(found["holder"], None)
+        grant.holders.pop(found["holder"], None)
+        grant.holders[found["holder"]] = found.lsn
+
+    def _let_go(self, grant, found):
+        grant = self._grant(grant)
+        grant.holders.pop(found["holder"], None)
+        grant.gone[found["holder"]] = found.lsn
+
+    def _end(self, found, cause, confidence):
+        if found["grant"]:
+            self._grant(found["grant"]).end = End(found.lsn, found.at, cause, confidence)
+
+    def _close(self, found):
+        self.operations.pop(found["op"], None)
+
+    def close_elsewhere(self, found):
+        """Closes an operation whose pair stands under another account ([F-55])."""
+        self._close(found)
+
+    def give(self, found):
+        """Gives up what a record moves: the grants, and the operations on them ([F-61])."""
+        every = found.kind == "merged"
+        grants = [g for g in self.grants if every or g == found["grant"]]
+        operations = [o for o in self.operations.values() if every or o.grant == found["grant"]]
+        return (
+            {grant: self.grants.pop(grant) for grant in grants},
+            {each.op: self.operations.pop(each.op) for each in operations},
+        )
+
+
+class Fold:
+    """The accounts after the records that were applied so far.
+
+    `lost` are ranges of tags whose accounts stood in bad blocks of the snapshot ([F-41]): these are
+    not shown, nor is what something moved to or from them.
+    """
+
+    def __init__(self, lost=()):
+        self._accounts = {}
+        self._lost = list(lost)
+
+    def accounts(self):
+        """Returns the accounts that exist, in the order of their tags ([F-52])."""
+        shown = (self._accounts[t] for t in sorted(self._accounts) if not self._is_lost(t))
+        return [account for account in shown if account.exists()]
+
+    def load(self, header, records):
+        """Takes in an account of a snapshot: its list is folded by itself ([F-65])."""
+        account = Account(header["account"])
+        for found in records:
+            account.apply(found)
+        account.grants = {grant.id: grant for grant in account.known_grants()}
+        account.version = header["version"]
+        account.app = header["app"]
+        self._accounts[account.tag] = account
+        return account
+
+    def apply(self, found):
+        """Applies one record of the chain to the accounts that it concerns ([F-53])."""
+        tag = found.clear.get("account", NONE)
+        if tag == NONE:
+            return
+        account = self._account(tag)
+        account.version = found.lsn
+        other = found.clear.get("from" if found.kind == "issued" else "to", NONE)
+        moves = found.kind in ("identified", "merged")
+        if found.kind not in ("issued", "identified", "merged") or other in (NONE, tag):
+            account.apply(found)
+            return
+        other = self._account(other)
+        other.version = found.lsn
+        if moves:
+            if self._is_lost(tag) or self._is_lost(other.tag):
+                self._lost.extend(((tag, tag), (other.tag, other.tag)))
+            grants, operations = account.give(found)
+            other.grants.update(grants)
+            other.operations.update(operations)
+            if other.app == NONE:
+                other.app = account.app
+            other.apply(found)
+        else:
+            account.apply(found)
+            other.close_elsewhere(found)
+
+    def _account(self, tag):
+        return self._accounts.setdefault(tag, Account(tag))
+
+    def _is_lost(self, tag):
+        return any(first <= tag <= last for first, last in self._lost)
