@@ -220,7 +220,11 @@ impl Engine {
         let poison =
             Arc::new(Poison { file, doing, kind: source.kind(), errno: source.raw_os_error() });
         let mut core = lock(&self.core);
-        let poison = Arc::clone(core.fate.get_or_insert(poison));
+        // Two threads may fail at once: the first one's reason stays, and is told once.
+        if let Some(poison) = core.fate.clone() {
+            return Error::Poisoned(poison);
+        }
+        core.fate = Some(Arc::clone(&poison));
         core.fill.completion.complete(Err(Arc::clone(&poison)));
         drop(core);
         tracing::error!(target: "tokenwal", file = %poison.file, doing = poison.doing, "poisoned");
