@@ -316,10 +316,6 @@ fn refold(records: &BTreeMap<Lsn, Clear>, state: &AccountState) -> AccountState 
 fn without_homes(mut state: AccountState) -> AccountState {
     state.grants.iter_mut().for_each(|grant| grant.homes.clear());
     state.homes.clear();
-    // An account that nothing is left of may remember a name and a flag; a snapshot drops it.
-    if state.is_empty() {
-        state = AccountState { version: state.version, ..AccountState::default() };
-    }
     state
 }
 

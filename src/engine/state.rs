@@ -109,6 +109,19 @@ pub(crate) struct Step<'a> {
 impl AccountState {
     /// Applies one record of this account, or one that moved here together with its grant.
     pub(crate) fn apply(&mut self, step: Step<'_>) {
+        let existed = !self.is_empty();
+        self.fold(step);
+        self.vanish(existed);
+    }
+
+    /// Forgets all but the version of an account that was and is no more [F-52].
+    fn vanish(&mut self, existed: bool) {
+        if existed && self.is_empty() {
+            *self = Self { version: self.version, ..Self::default() };
+        }
+    }
+
+    fn fold(&mut self, step: Step<'_>) {
         let Some(prefix) = step.clear.prefix() else { return };
         self.version = self.version.max(step.lsn);
         match step.clear {
@@ -233,8 +246,10 @@ impl AccountState {
 
     /// Drops an operation whose outcome stands under another account.
     pub(crate) fn close_elsewhere(&mut self, op: OpId, lsn: Lsn) {
+        let existed = !self.is_empty();
         self.version = self.version.max(lsn);
         self.close(op);
+        self.vanish(existed);
     }
 
     /// Applies a record of the tail to `account`, whose state this is. There a pair of another
@@ -273,24 +288,30 @@ impl AccountState {
 
     /// Gives up one grant, with the operations on it, to another account.
     pub(crate) fn give_grant(&mut self, id: GrantId, lsn: Lsn) -> Moved {
+        let existed = !self.is_empty();
         self.version = self.version.max(lsn);
         let (grants, kept) = std::mem::take(&mut self.grants).into_iter().partition(|g| g.id == id);
         self.grants = kept;
         let (operations, kept) =
             std::mem::take(&mut self.operations).into_iter().partition(|o| o.grant == id);
         self.operations = kept;
-        Moved { app: self.app, grants, operations, homes: self.homes.clone() }
+        let moved = Moved { app: self.app, grants, operations, homes: self.homes.clone() };
+        self.vanish(existed);
+        moved
     }
 
     /// Gives up all grants and operations to another account.
     pub(crate) fn give_all(&mut self, lsn: Lsn) -> Moved {
+        let existed = !self.is_empty();
         self.version = self.version.max(lsn);
-        Moved {
+        let moved = Moved {
             app: self.app,
             grants: std::mem::take(&mut self.grants),
             operations: std::mem::take(&mut self.operations),
             homes: std::mem::take(&mut self.homes),
-        }
+        };
+        self.vanish(existed);
+        moved
     }
 
     /// Names the records that fold to this state, in order.

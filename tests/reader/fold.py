@@ -98,9 +98,16 @@ class Account:
 
     def apply(self, found):
         """Applies a record of this account, or of a list that counts as this account's."""
+        existed = self.exists()
         change = getattr(self, "_" + found.kind, None)
         if change:
             change(found)
+        self._vanish(existed)
+
+    def _vanish(self, existed):
+        """Forgets all but the version of an account that ceases to exist ([F-52])."""
+        if existed and not self.exists():
+            self.__init__(self.tag, version=self.version)
 
     # One method a kind. Claimed has none: it changes no account.
 
@@ -207,17 +214,22 @@ class Account:
 
     def close_elsewhere(self, found):
         """Closes an operation whose pair stands under another account ([F-55])."""
+        existed = self.exists()
         self._close(found)
+        self._vanish(existed)
 
     def give(self, found):
-        """Gives up what a record moves: the grants, and the operations on them ([F-61])."""
-        every = found.kind == "merged"
+        """Gives up what a record moves: the app, the grants, and the operations on them ([F-61])."""
+        existed, every = self.exists(), found.kind == "merged"
         grants = [g for g in self.grants if every or g == found["grant"]]
         operations = [o for o in self.operations.values() if every or o.grant == found["grant"]]
-        return (
+        given = (
+            self.app,
             {grant: self.grants.pop(grant) for grant in grants},
             {each.op: self.operations.pop(each.op) for each in operations},
         )
+        self._vanish(existed)
+        return given
 
 
 class Fold:
@@ -264,11 +276,11 @@ class Fold:
         if moves:
             if self._is_lost(tag) or self._is_lost(other.tag):
                 self._lost.extend(((tag, tag), (other.tag, other.tag)))
-            grants, operations = account.give(found)
+            app, grants, operations = account.give(found)
             other.grants.update(grants)
             other.operations.update(operations)
             if other.app == NONE:
-                other.app = account.app
+                other.app = app
             other.apply(found)
         else:
             account.apply(found)

@@ -907,6 +907,17 @@ class Folding(Store):
         again = self.fold(intent(2, flags=1), issued(3, 2), forgotten, intent(5))
         self.assertEqual((again[ALICE]["grants"], again[ALICE]["provisional"]), ([], False))
 
+    def test_an_account_that_ceases_to_exist_is_blank_when_it_comes_back(self):
+        merged = record("merged", 3, account=ALICE, to=BOB)
+        refused = record("refused", 3, account=ALICE, op=2, **{"class": 1})
+        elsewhere = issued(3, 2, BOB, **{"from": ALICE})
+        released = record("released", 4, account=ALICE, grant=9, holder=HOLDER)
+        for gone in (merged, refused, elsewhere):
+            first = intent(2, flags=1)
+            again = self.fold(first, gone, released, issued(5, 0, grant=9))[ALICE]
+            self.assertFalse(again["provisional"])
+            self.assertEqual(again["grants"][0]["state"], "released")
+
     def test_a_list_is_folded_by_itself_and_then_the_tail(self):
         tail = SegmentBuilder(3)
         moved = record("identified", 5, account=OTHER, grant=2, to=ALICE, app=APP)
