@@ -127,7 +127,8 @@ pub enum Error {
         /// The directory.
         dir: String,
     },
-    /// No space is left for what the operation may have to store; nothing was begun.
+    /// There is no room for what the operation may have to store, since no segment can be prepared:
+    /// the disk is full, or the process has too many files open. Nothing was begun.
     #[error("no room for {needed} bytes, so the operation was not begun; nothing was sent")]
     NoRoom {
         /// What would have to be reserved.
@@ -294,7 +295,7 @@ impl Error {
                 "this is an old copy: put the newest one back before anything writes to it"
             }
             Self::NoRoom { .. } => {
-                "free space on the store's file system; what is in flight still has its place"
+                "free space on the store's file system, or raise the limit of open files; what is in flight still has its place"
             }
             Self::Poisoned(_) => {
                 "open the journal again: recovery decides what became of the unacknowledged records"

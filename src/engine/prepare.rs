@@ -12,6 +12,7 @@ use crate::log::create::Creation;
 use crate::log::recover::Tail;
 use crate::seal::{MacKey, Sealer};
 use crate::sync::lock;
+use rustix::io::Errno;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -82,8 +83,8 @@ impl Engine {
 
     /// Does one step of preparing a segment, if one is wanted; says whether it did something.
     ///
-    /// A disk without space is no failure of the journal: what is in flight has its room, and new
-    /// operations are refused until a segment can be made.
+    /// A shortage, of space or of descriptors, is no failure of the journal: what is in flight has
+    /// its room, and new operations are refused until a segment can be made.
     ///
     /// # Errors
     /// Any other failure poisons the journal.
@@ -93,11 +94,12 @@ impl Engine {
             return Ok(false);
         }
         let Some(mut preparation) = preparer.current.take() else {
-            {
+            let (wanted, short) = {
                 let core = lock(&self.core);
-                if !core.wants_segment() {
-                    return Ok(false);
-                }
+                (core.wants_segment(), core.no_room)
+            };
+            if !wanted || (short && !self.has_space_for_segment()) {
+                return Ok(false);
             }
             let begun = self.begin_preparation().map_err(|error| self.poison(error))?;
             preparer.current = Some(begun);
@@ -105,18 +107,46 @@ impl Engine {
         };
         match preparation.creation.step() {
             Ok(false) => preparer.current = Some(preparation),
-            Ok(true) => self.finish_preparation(preparation)?,
-            Err(error) if is_out_of_space(&error) && !preparation.creation.may_be_named() => {
-                tracing::warn!(target: "tokenwal", "no space for another segment");
+            Ok(true) => {
+                let number = preparation.creation.header().number;
+                match Tail::open(&*self.seams.disk, number, HEADER_BYTES as u64) {
+                    Ok(tail) => self.take_prepared(Prepared::new(tail, preparation.key)),
+                    Err(error) if is_shortage(&error) => {
+                        // It has its name, so it is the next one, as soon as it can be opened.
+                        preparer.current = Some(preparation);
+                        return Ok(self.note_shortage());
+                    }
+                    Err(error) => return Err(self.poison(error)),
+                }
+            }
+            Err(error) if is_shortage(&error) && !preparation.creation.may_be_named() => {
                 self.keychain.give_up(&preparation.key);
                 preparation.creation.abandon();
-                lock(&self.core).no_room = true;
-                self.space.notify_waiters();
-                return Ok(false);
+                return Ok(self.note_shortage());
             }
             Err(error) => return Err(self.poison(error)),
         }
         Ok(true)
+    }
+
+    /// Says whether the last try found no room for a segment.
+    pub(crate) fn found_no_room(&self) -> bool {
+        lock(&self.core).no_room
+    }
+
+    /// Says whether it is worth trying again after a shortage.
+    fn has_space_for_segment(&self) -> bool {
+        // Where the disk does not say, trying tells.
+        self.seams.disk.free_bytes().map_or(true, |free| free >= self.limits.segment_bytes)
+    }
+
+    /// Lets callers know that there is no segment to come for now. Nothing was done.
+    fn note_shortage(&self) -> bool {
+        if !std::mem::replace(&mut lock(&self.core).no_room, true) {
+            tracing::warn!(target: "tokenwal", "no room for another segment");
+        }
+        self.space.notify_waiters();
+        false
     }
 
     fn begin_preparation(&self) -> Result<Preparation, Error> {
@@ -127,18 +157,13 @@ impl Engine {
         Ok(Preparation { creation, key })
     }
 
-    fn finish_preparation(&self, preparation: Preparation) -> Result<(), Error> {
-        let number = preparation.creation.header().number;
-        let tail = Tail::open(&*self.seams.disk, number, HEADER_BYTES as u64)
-            .map_err(|error| self.poison(error))?;
-        let prepared = Prepared::new(tail, preparation.key);
+    fn take_prepared(&self, prepared: Prepared) {
         let mut core = lock(&self.core);
         core.prepared.push_back(prepared);
         core.no_room = false;
         drop(core);
         self.space.notify_waiters();
         self.signal.raise();
-        Ok(())
     }
 }
 
@@ -148,4 +173,14 @@ pub(crate) fn is_out_of_space(error: &Error) -> bool {
         source.kind(),
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
     ))
+}
+
+/// Says whether an error means that something has run out which may be had later: space, memory,
+/// or file descriptors, which have no kind of their own.
+fn is_shortage(error: &Error) -> bool {
+    let Error::Io { source, .. } = error else { return false };
+    let descriptors = [Errno::MFILE, Errno::NFILE].map(Errno::raw_os_error);
+    is_out_of_space(error)
+        || source.kind() == io::ErrorKind::OutOfMemory
+        || source.raw_os_error().is_some_and(|code| descriptors.contains(&code))
 }

@@ -116,46 +116,59 @@ impl Drop for PanicGuard<'_> {
     }
 }
 
-/// When a compaction that gave up is tried again: later each time.
+/// When something that could not be done is tried again: later each time.
 struct Backoff {
+    longest: Duration,
     failures: u32,
     until: Option<Instant>,
 }
 
 impl Backoff {
-    const LONGEST: Duration = Duration::from_secs(600);
+    fn new(longest: Duration) -> Self {
+        Self { longest, failures: 0, until: None }
+    }
 
     fn is_over(&self) -> bool {
         self.until.is_none_or(|until| Instant::now() >= until)
     }
 
     fn failed(&mut self) {
-        let wait = Duration::from_secs(1 << self.failures.min(9)).min(Self::LONGEST);
+        let wait = Duration::from_secs(1 << self.failures.min(9)).min(self.longest);
         self.failures += 1;
         self.until = Instant::now().checked_add(wait);
+    }
+
+    fn reset(&mut self) {
+        *self = Self::new(self.longest);
     }
 }
 
 /// Prepares segments and compacts, at a pace that leaves the disk to the callers.
+///
+/// Where there is no room for a segment, compaction goes first: it is what may make some.
 fn chores(engine: &Engine, stop: &AtomicBool) {
     let mut steps = 0;
-    let mut backoff = Backoff { failures: 0, until: None };
+    let mut preparing = Backoff::new(Duration::from_secs(8));
+    let mut compacting = Backoff::new(Duration::from_secs(600));
     let mut batches = 0;
     while !stop.load(Ordering::Acquire) {
         let now = engine.counters.batches.load(Ordering::Relaxed);
         let busy = now != batches;
         batches = now;
-        match engine.step_prepare() {
-            Ok(true) => {
-                if busy && !engine.is_short_of_room() {
-                    std::thread::sleep(PACE);
+        if preparing.is_over() {
+            match engine.step_prepare() {
+                Ok(true) => {
+                    if busy && !engine.is_short_of_room() {
+                        std::thread::sleep(PACE);
+                    }
+                    continue;
                 }
-                continue;
+                Ok(false) if engine.found_no_room() => preparing.failed(),
+                Ok(false) => preparing.reset(),
+                Err(_) => return,
             }
-            Ok(false) => {}
-            Err(_) => return,
         }
-        if backoff.is_over() && engine.is_compaction_due() {
+        if compacting.is_over() && engine.is_compaction_due() {
             drop(engine.want_compaction());
         }
         match engine.step_compact() {
@@ -169,7 +182,7 @@ fn chores(engine: &Engine, stop: &AtomicBool) {
                 engine.chores.wait(REST);
             }
             Err(error) => {
-                backoff.failed();
+                compacting.failed();
                 tracing::warn!(target: "tokenwal", remedy = ?error.remedy(), "compaction gave up");
             }
         }
