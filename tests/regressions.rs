@@ -27,11 +27,13 @@ use std::time::Duration;
 
 use tokenwal::disk::{Access, Disk, DiskFile, DiskLock, RealDisk};
 use tokenwal::{
-    Account, App, Begin, Drive, Entropy, FixedKeys, Journal, NotSent, Options, Outcome, Settled,
-    SystemEntropy, TokenResponse, User, Work,
+    Account, App, Begin, Cause, Confidence, Drive, Entropy, FixedKeys, Journal, NotSent, Options,
+    Outcome, Settled, SystemEntropy, TokenResponse, User, Work,
 };
 
 const NOW_MS: u64 = 1_760_000_000_000;
+
+const EMFILE: i32 = 24;
 
 type Hook = Box<dyn FnOnce() + Send>;
 
@@ -42,9 +44,23 @@ struct Knobs {
     /// No snapshot can be made.
     no_snapshot: AtomicBool,
     dir_full: AtomicBool,
+    /// Calls of a kind that fail because too many files are open, and how many are left to fail.
+    no_descriptors: AtomicU32,
+    /// The disk is on another machine.
+    elsewhere: AtomicBool,
     /// Runs in the next write to a file that is open for batches.
     on_batch: Mutex<Option<Hook>>,
     snapshots_tried: AtomicU32,
+}
+
+impl Knobs {
+    fn take_descriptor(&self) -> io::Result<()> {
+        let less = |left: u32| left.checked_sub(1);
+        match self.no_descriptors.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less) {
+            Ok(_) => Err(io::Error::from_raw_os_error(EMFILE)),
+            Err(_) => Ok(()),
+        }
+    }
 }
 
 #[derive(Clone)]
@@ -72,6 +88,9 @@ impl Disk for Hooked {
         self.0.list()
     }
     fn open(&self, name: &str, access: Access) -> io::Result<Arc<dyn DiskFile>> {
+        if access != Access::Read {
+            self.1.take_descriptor()?;
+        }
         let file = self.0.open(name, access)?;
         Ok(Arc::new(HookedFile(file, self.1.clone(), access != Access::Read)))
     }
@@ -83,6 +102,7 @@ impl Disk for Hooked {
             self.1.snapshots_tried.fetch_add(1, Ordering::SeqCst);
             return Err(io::ErrorKind::StorageFull.into());
         }
+        self.1.take_descriptor()?;
         self.0.create(name)
     }
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -113,7 +133,8 @@ impl Disk for Hooked {
         self.0.alignment()
     }
     fn host(&self) -> String {
-        self.0.host()
+        let suffix = if self.1.elsewhere.load(Ordering::SeqCst) { "-2" } else { "" };
+        self.0.host() + suffix
     }
 }
 
@@ -480,4 +501,93 @@ fn a_closed_journal_touches_nothing() {
     let before = names();
     prepare(&late);
     assert_eq!(names(), before);
+}
+
+#[test]
+fn too_many_open_files_are_no_end_of_the_journal() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store");
+    let (disk, knobs) = disk(&path);
+    let (journal, _) = options()
+        .drive(Drive::Manual)
+        .disk(disk)
+        .batch_bytes_max(16 << 10)
+        .outcome_bytes_max(8 << 10)
+        .segment_bytes(1 << 20)
+        .create(&path)
+        .unwrap();
+    // The first segment cannot be created, then created but not opened, and then there is one.
+    for round in 0..3 {
+        knobs.no_descriptors.store(u32::from(round == 0), Ordering::SeqCst);
+        let mut steps = 0;
+        while journal.step(Work::Prepare).unwrap() {
+            steps += 1;
+            knobs.no_descriptors.store(u32::from(round == 1 && steps > 1), Ordering::SeqCst);
+        }
+    }
+    knobs.no_descriptors.store(u32::MAX, Ordering::SeqCst);
+    let mut begun = 0;
+    let error = loop {
+        match drive(&journal, journal.begin(Begin::exchange(&app()))) {
+            Ok(ticket) => drop(ticket),
+            Err(error) => break error,
+        }
+        begun += 1;
+    };
+    assert!(matches!(error, tokenwal::Error::NoRoom { .. }), "after {begun}: {error:?}");
+    assert!(begun > 10, "one segment was ready, and took {begun}");
+    knobs.no_descriptors.store(0, Ordering::SeqCst);
+    prepare(&journal);
+    drive(&journal, journal.begin(Begin::exchange(&app()))).unwrap();
+    drop(journal);
+    let (_, report) = self::options().open(&path).unwrap();
+    assert_eq!(report.in_doubt.len(), begun + 1);
+}
+
+#[test]
+fn an_account_that_ceased_to_exist_is_not_brought_back_from_an_old_look_at_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store");
+    let hook: Arc<Mutex<Option<Hook>>> = Arc::default();
+    let (journal, _) = options()
+        .drive(Drive::Manual)
+        .entropy(Arc::new(HookedEntropy(hook.clone())))
+        .create(&path)
+        .unwrap();
+    prepare(&journal);
+    let ticket = drive(&journal, journal.begin(Begin::exchange(&app()))).unwrap();
+    let settled = drive(&journal, journal.settle(ticket, issued("u1", "access", "refresh")));
+    let Ok(Settled::Issued(pair)) = settled else { panic!("{settled:?}") };
+    let u1 = account("u1");
+    drive(&journal, journal.end(&u1, pair.grant(), Cause::RevokedByUs, Confidence::Certain))
+        .unwrap();
+    // While a change is being sealed, the account is forgotten, durably.
+    let handle = journal.clone();
+    *hook.lock().unwrap() = Some(Box::new(move || {
+        drive(&handle.clone(), handle.forget(&account("u1"))).unwrap();
+    }));
+    let revived = drive(&journal, journal.revive(&u1, pair.grant()));
+    assert!(matches!(revived, Err(tokenwal::Error::UnknownGrant { .. })), "{revived:?}");
+    assert!(drive(&journal, journal.account(&u1)).unwrap().is_none());
+}
+
+#[test]
+fn a_compacted_journal_says_where_it_was_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store");
+    let (disk, knobs) = disk(&path);
+    let options = || options().disk(disk.clone());
+    let (journal, _) = options().drive(Drive::Manual).create(&path).unwrap();
+    prepare(&journal);
+    let ticket = drive(&journal, journal.begin(Begin::exchange(&app()))).unwrap();
+    drive(&journal, journal.settle(ticket, issued("u1", "access", "refresh"))).unwrap();
+    drive(&journal, journal.compact()).unwrap();
+    // Nothing was written since, and the process ends without a word.
+    drop(journal);
+    knobs.elsewhere.store(true, Ordering::SeqCst);
+    let refused = options().open(&path).map(|(_, report)| report);
+    assert!(matches!(refused, Err(tokenwal::Error::ForeignHost { .. })), "{refused:?}");
+    knobs.elsewhere.store(false, Ordering::SeqCst);
+    let (_, report) = options().open(&path).unwrap();
+    assert_eq!(report.incarnation, 2);
 }

@@ -106,8 +106,7 @@ impl Accounts {
 
     /// Finds an account.
     pub(crate) fn find(&self, account: AccountTag) -> Found {
-        let frozen = || self.frozen.as_ref().and_then(|frozen| frozen.get(&account));
-        match self.touched.get(&account).or_else(frozen) {
+        match self.slot(account) {
             Some(Slot::Folded(state)) => Found::State(Arc::clone(state)),
             Some(Slot::Tail(tail)) => Found::Load(self.base(tail.clone())),
             Some(Slot::Lost(damage)) => Found::Lost(Arc::clone(damage)),
@@ -115,14 +114,30 @@ impl Accounts {
         }
     }
 
+    fn slot(&self, account: AccountTag) -> Option<&Slot> {
+        self.touched.get(&account).or_else(|| self.frozen.as_ref()?.get(&account))
+    }
+
+    /// Says whether anything was noted of an account since the snapshot.
+    pub(crate) fn touches(&self, account: AccountTag) -> bool {
+        self.slot(account).is_some()
+    }
+
     fn base(&self, tail: Vec<Lsn>) -> Base {
         Base { snapshot: self.snapshot.clone(), tail }
     }
 
-    /// Returns the version of an account that is in memory.
-    pub(crate) fn version(&self, account: AccountTag) -> Option<Lsn> {
-        let frozen = || self.frozen.as_ref().and_then(|frozen| frozen.get(&account));
-        self.touched.get(&account).or_else(frozen).map(Slot::version)
+    /// Says whether an account is as it was seen.
+    pub(crate) fn is_current(&self, seen: &Seen) -> bool {
+        match self.slot(seen.account) {
+            Some(slot) => slot.version() == seen.state.version,
+            // It was read from the snapshot that there still is; or it was nowhere, and is still:
+            // without a snapshot one that ceases to exist leaves nothing behind.
+            None => {
+                let version = seen.state.version;
+                seen.epoch == self.epoch && (self.snapshot.is_some() || version.is_none())
+            }
+        }
     }
 
     /// Keeps states that were loaded for records that are now in flight, so that the records can

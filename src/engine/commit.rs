@@ -91,8 +91,7 @@ impl Engine {
         }
         let is_closed = core.closing == Closing::Closed;
         let roll_wanted = !is_closed && (core.roll_needed || (core.roll_wanted && core.may_roll()));
-        // An `Opened` alone waits for company: the segment that it begins is not needed yet.
-        let only_opened = core.fill.steps.len() == 1 && core.fill.opened;
+        let only_opened = core.fill.steps.len() == 1 && core.fill.waits;
         if !roll_wanted && (core.fill.steps.is_empty() || only_opened) {
             return Ok(None);
         }
@@ -129,7 +128,7 @@ impl Engine {
                     reason: OpenedReason::RolledOver,
                 }),
             );
-            core.fill.opened = true;
+            core.fill.waits = true;
             tracing::debug!(target: "tokenwal", lsn = sealed.0, bytes = used, "rolled over");
         } else {
             core.tail_left = core.tail_left.saturating_sub(padded_len(&fill, &core));

@@ -60,7 +60,7 @@ pub(crate) enum Declined {
     Stale,
     /// The batch is full, or segments are still being prepared: try again when there is space.
     Full,
-    /// No space can be had on the disk.
+    /// No segment can be had for now.
     NoRoom,
     /// The journal takes no more writes.
     Poisoned(Arc<Poison>),
@@ -80,8 +80,9 @@ pub(crate) struct Fill {
     pub(crate) charged: u64,
     /// The caller records in it, as opposed to structural ones.
     pub(crate) callers: usize,
-    /// It begins with the `Opened` of a segment.
-    pub(crate) opened: bool,
+    /// It begins with the `Opened` of a segment, which waits for company: the segment is not needed
+    /// yet.
+    pub(crate) waits: bool,
 }
 
 impl Fill {
@@ -93,7 +94,7 @@ impl Fill {
             completion: Arc::default(),
             charged: 0,
             callers: 0,
-            opened: false,
+            waits: false,
         }
     }
 
@@ -129,7 +130,7 @@ pub(crate) struct Core {
     /// on their grant needs them to begin with.
     pub(crate) pairs: VecDeque<(Lsn, RecordBytes)>,
     pub(crate) prepared: VecDeque<Prepared>,
-    /// Why no segment could be prepared lately, if for want of space.
+    /// No segment could be prepared lately, for want of space or of descriptors.
     pub(crate) no_room: bool,
     /// What is left in the segment that is being written.
     pub(crate) tail_left: u64,
@@ -247,18 +248,11 @@ impl Core {
         self.promised.saturating_add(self.charged) <= behind
     }
 
-    /// Returns the state of an account as it will be, or says where it has to come from.
-    fn version(&self, durable: &RwLock<Accounts>, account: AccountTag) -> (Option<Lsn>, u64) {
-        let durable = read_lock(durable);
-        let pending = self.pending.get(&account).map(|state| state.version);
-        (pending.or_else(|| durable.version(account)), durable.epoch())
-    }
-
     /// Says whether a state that a caller worked with is still the newest.
     fn is_current(&self, durable: &RwLock<Accounts>, seen: &Seen) -> bool {
-        match self.version(durable, seen.account) {
-            (Some(version), _) => version == seen.state.version,
-            (None, epoch) => epoch == seen.epoch,
+        match self.pending.get(&seen.account) {
+            Some(pending) => pending.version == seen.state.version,
+            None => read_lock(durable).is_current(seen),
         }
     }
 

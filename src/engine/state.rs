@@ -82,6 +82,9 @@ pub(crate) struct End {
 pub(crate) struct Held {
     pub(crate) holder: HolderTag,
     pub(crate) record: Lsn,
+    /// A `Superseded` brought the holder here. It may still be read, for the sake of the grant that
+    /// it came from; so what undoes it must be kept.
+    pub(crate) moved: bool,
 }
 
 /// A call to the provider without a final outcome.
@@ -148,7 +151,7 @@ impl AccountState {
                 self.provisional = false;
             }
             Clear::Adopted(adopted) => {
-                self.grant_mut(prefix.grant).hold(adopted.holder, step.lsn);
+                self.grant_mut(prefix.grant).hold(adopted.holder, step.lsn, false);
             }
             Clear::Released(released) => {
                 self.grant_mut(prefix.grant).let_go(released.holder, step.lsn);
@@ -157,7 +160,7 @@ impl AccountState {
                 if superseded.to != prefix.grant {
                     self.grant_mut(prefix.grant).let_go(superseded.holder, step.lsn);
                 }
-                self.grant_mut(superseded.to).hold(superseded.holder, step.lsn);
+                self.grant_mut(superseded.to).hold(superseded.holder, step.lsn, true);
             }
             Clear::Ended(ended) => {
                 self.close(prefix.op);
@@ -342,14 +345,15 @@ impl AccountState {
         homes
     }
 
-    /// Drops what need not be kept any longer: the secrets of grants that ended long ago, and the
-    /// oldest ended grants beyond a bound.
+    /// Drops what need not be kept any longer: who has let go of a grant, the secrets of grants that
+    /// ended long ago, and the oldest ended grants beyond a bound.
     pub(crate) fn prune(&mut self, now_ms: u64) {
         for grant in &mut self.grants {
             if grant.ended.is_some_and(|end| now_ms.saturating_sub(end.at_ms) > ENDED_SECRETS_MS) {
                 let homes = std::mem::take(&mut grant.homes);
                 *grant = Grant { id: grant.id, ended: grant.ended, homes, ..Grant::default() };
             }
+            grant.forget_gone();
         }
         let ended = self.grants.iter().filter(|grant| grant.ended.is_some()).count();
         let mut surplus = ended.saturating_sub(TOMBSTONES_MAX);
@@ -433,19 +437,30 @@ impl Grant {
         self.ended.is_some() && self.issued.is_none()
     }
 
-    fn hold(&mut self, holder: HolderTag, record: Lsn) {
-        self.forget_holder(holder);
-        self.holders.push(Held { holder, record });
+    fn hold(&mut self, holder: HolderTag, record: Lsn, moved: bool) {
+        let moved = self.forget_holder(holder) || moved;
+        self.holders.push(Held { holder, record, moved });
     }
 
     fn let_go(&mut self, holder: HolderTag, record: Lsn) {
-        self.forget_holder(holder);
-        self.gone.push(Held { holder, record });
+        let moved = self.forget_holder(holder);
+        self.gone.push(Held { holder, record, moved });
     }
 
-    fn forget_holder(&mut self, holder: HolderTag) {
+    /// Forgets what is known of a holder; says whether it was once moved here.
+    fn forget_holder(&mut self, holder: HolderTag) -> bool {
+        let moved = |held: &Held| held.holder == holder && held.moved;
+        let moved = self.holders.iter().chain(&self.gone).any(moved);
         self.holders.retain(|held| held.holder != holder);
         self.gone.retain(|held| held.holder != holder);
+        moved
+    }
+
+    /// Forgets who has let go, but for the last one, which tells a released grant from one that
+    /// waits for its first holder.
+    fn forget_gone(&mut self) {
+        let last = self.gone.iter().map(|held| held.record).max();
+        self.gone.retain(|held| held.moved || Some(held.record) == last);
     }
 }
 

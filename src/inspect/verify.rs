@@ -138,7 +138,7 @@ impl Verifier<'_, '_> {
         let used = replay.files.snapshot.as_ref().map(|snapshot| snapshot.lsn());
         for lsn in listing.snapshots.iter().rev() {
             let mut count = |account: AccountTag, state: &AccountState| {
-                if used == Some(*lsn) && replay.accounts.version(account).is_none() {
+                if used == Some(*lsn) && !replay.accounts.touches(account) {
                     tally.count(state);
                 }
             };

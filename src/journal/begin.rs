@@ -282,8 +282,9 @@ impl Journal {
         let is_provisional = matches!(begin.target, Target::New { user: None, .. });
         let seen = engine.foresee(tag)?;
         let state = Arc::clone(&seen.state);
-        if let Some(expected) = begin.expected.filter(|expected| *expected != state.version) {
-            let found = state.version;
+        // One that has ceased to exist is one that never was.
+        let found = if state.is_empty() { Lsn::NONE } else { state.version };
+        if let Some(expected) = begin.expected.filter(|expected| *expected != found) {
             return Err(Error::Conflict { account: tag, expected, found });
         }
         let grant = match &begin.target {

@@ -116,13 +116,17 @@ impl Engine {
         self.chores.raise();
     }
 
-    /// Says whether the tail has grown so long that it should be folded.
+    /// Says whether the tail has grown so long that it should be folded, or may be folded to make
+    /// room where there is none.
     pub(crate) fn is_compaction_due(&self) -> bool {
+        let short = self.found_no_room();
         let files = read_lock(&self.files);
         let tail: u64 = files.segments.iter().map(|segment| segment.bytes).sum();
         let snapshot = files.snapshot.as_ref().map_or(0, |snapshot| snapshot.bytes());
         let least = self.limits.segment_bytes.saturating_mul(2);
         let limit = (snapshot / 100).saturating_mul(u64::from(self.compaction_percent)).max(least);
+        // Short of room, all that a compaction needs is a whole segment that it can retire.
+        let limit = if short { self.limits.segment_bytes } else { limit };
         self.compaction_percent > 0
             && tail > limit
             && matches!(lock(&self.compactor).stage, Stage::Idle)
@@ -246,6 +250,7 @@ impl Engine {
                 false => Stage::Proving { work, proof },
             },
             Stage::Naming(work) => {
+                self.open_tail()?;
                 let (from, to) = (temporary_of(&work), snapshot_name(work.frozen.lsn));
                 let io = Error::io("naming a snapshot", to.clone());
                 self.seams.disk.rename(&from, &to).map_err(io).map_err(|e| self.poison(e))?;
@@ -269,6 +274,13 @@ impl Engine {
             }
         };
         Ok((next, None))
+    }
+
+    /// Makes the `Opened` of the segment being written durable, without waiting for company: once
+    /// what is before it is retired, nothing else says who wrote the journal, and where.
+    fn open_tail(&self) -> Result<(), Error> {
+        lock(&self.core).fill.waits = false;
+        self.step_commit().map(drop)
     }
 
     /// Puts the new snapshot in place and names what it covers, the newest last: names are taken
