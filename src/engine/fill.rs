@@ -27,6 +27,10 @@ const FRAME_OVERHEAD_BYTES: usize = BATCH_HEADER_BYTES + 8;
 /// What a batch must still take after any caller's record: `Sealed`, or `Opened` and a `Marker`.
 const STRUCTURAL_BYTES_MAX: usize = 512;
 
+/// How many segments are prepared for callers who wait for room to be promised; without them one,
+/// and a second when little is left of it.
+const PREPARED_MAX: usize = 2;
+
 /// How far apart the points of a segment's index are, at least, within a batch.
 const INDEX_STRIDE_BYTES: usize = 4096;
 
@@ -132,6 +136,8 @@ pub(crate) struct Core {
     pub(crate) prepared: VecDeque<Prepared>,
     /// No segment could be prepared lately, for want of space or of descriptors.
     pub(crate) no_room: bool,
+    /// Callers found no room since a segment was prepared.
+    pub(crate) room_wanted: bool,
     /// What is left in the segment that is being written.
     pub(crate) tail_left: u64,
     /// Counts the segments that this process has begun to write; also names their data keys.
@@ -174,6 +180,15 @@ impl Limits {
         self.charge(self.outcome_bytes_max as usize)
     }
 
+    /// Returns the room that a record of this length asks for.
+    pub(crate) fn asked(&self, room: Room, record_bytes: usize) -> u64 {
+        match room {
+            Room::Take => self.charge(record_bytes),
+            Room::TakeAndPromise(promise) => self.charge(record_bytes).saturating_add(promise),
+            Room::Redeem(_) => 0,
+        }
+    }
+
     /// Returns what a prepared segment is good for, the end that a roll-over may leave unused
     /// counted off.
     pub(crate) fn usable(&self, segment_bytes: u64) -> u64 {
@@ -195,6 +210,7 @@ impl Core {
             pairs: VecDeque::new(),
             prepared: VecDeque::new(),
             no_room: false,
+            room_wanted: false,
             tail_left,
             tail_ordinal: 0,
             promised: 0,
@@ -229,6 +245,7 @@ impl Core {
     pub(crate) fn wants_segment(&self) -> bool {
         self.prepared.is_empty()
             || self.free() < 2 * self.limits.roll_below()
+            || (self.room_wanted && self.prepared.len() < PREPARED_MAX)
             || (self.roll_wanted && !self.may_roll())
     }
 
@@ -265,13 +282,7 @@ impl Core {
         room: Room,
         seen: &[Seen],
     ) -> Result<(Lsn, Arc<Completion>), Declined> {
-        if let Some(poison) = &self.fate {
-            return Err(Declined::Poisoned(Arc::clone(poison)));
-        }
-        match (self.closing, room) {
-            (Closing::No, _) | (Closing::Draining, Room::Redeem(_)) => {}
-            _ => return Err(Declined::Closed),
-        }
+        self.admits(room)?;
         // A frame may stand one segment further than where the tail is now, and its key must be
         // among the three older ones of that segment's header [F-16].
         if draft.key_ordinal + 2 < self.tail_ordinal
@@ -289,6 +300,27 @@ impl Core {
         Ok((lsn, Arc::clone(&self.fill.completion)))
     }
 
+    /// Says whether there is room for a record that is still to be drafted; it is asked again, with
+    /// the record, when that is submitted.
+    pub(crate) fn admits(&mut self, room: Room) -> Result<(), Declined> {
+        if let Some(poison) = &self.fate {
+            return Err(Declined::Poisoned(Arc::clone(poison)));
+        }
+        match (self.closing, room) {
+            (Closing::No, _) | (Closing::Draining, Room::Redeem(_)) => self.reserve(room, 0),
+            _ => Err(Declined::Closed),
+        }
+    }
+
+    /// Says whether there is room; where there is none, more of it will be prepared.
+    fn reserve(&mut self, room: Room, record_bytes: usize) -> Result<(), Declined> {
+        if self.limits.asked(room, record_bytes) <= self.free() {
+            return Ok(());
+        }
+        self.room_wanted = true;
+        Err(if self.no_room { Declined::NoRoom } else { Declined::Full })
+    }
+
     fn admit(&mut self, record_bytes: usize, room: Room) -> Result<(), Declined> {
         let needed =
             self.fill.buffer.len() + record_bytes + FRAME_OVERHEAD_BYTES + STRUCTURAL_BYTES_MAX;
@@ -301,15 +333,8 @@ impl Core {
             self.roll_needed = !self.prepared.is_empty();
             return Err(Declined::Full);
         }
+        self.reserve(room, record_bytes)?;
         let charge = self.limits.charge(record_bytes);
-        let asked = match room {
-            Room::Take => charge,
-            Room::TakeAndPromise(promise) => charge + promise,
-            Room::Redeem(_) => 0,
-        };
-        if asked > self.free() {
-            return Err(if self.no_room { Declined::NoRoom } else { Declined::Full });
-        }
         match room {
             Room::TakeAndPromise(promise) => self.promised += promise,
             Room::Redeem(promise) => self.promised = self.promised.saturating_sub(promise),

@@ -210,6 +210,11 @@ impl Engine {
         *write_lock(&self.key) = (ordinal, Arc::clone(sealer));
     }
 
+    /// Says whether there is room for a record that is still to be drafted.
+    pub(crate) fn admits(&self, room: Room) -> Result<(), Declined> {
+        lock(&self.core).admits(room)
+    }
+
     /// Submits a draft; it is durable when the completion says so.
     pub(crate) fn submit(
         &self,

@@ -160,7 +160,7 @@ impl Engine {
     fn take_prepared(&self, prepared: Prepared) {
         let mut core = lock(&self.core);
         core.prepared.push_back(prepared);
-        core.no_room = false;
+        (core.no_room, core.room_wanted) = (false, false);
         drop(core);
         self.space.notify_waiters();
         self.signal.raise();

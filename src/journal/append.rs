@@ -44,9 +44,9 @@ impl Plain for Owned {
     }
 }
 
-/// What a record is drafted from: its clear part, what it seals, the room it takes, the states that
-/// it depends on, and whatever else the caller worked out.
-pub(super) type Planned<T> = (Clear, Box<dyn Plain + Send>, Room, Vec<Seen>, T);
+/// What a record is drafted from: its clear part, what it seals, the states that it depends on, and
+/// whatever else the caller worked out.
+pub(super) type Planned<T> = (Clear, Box<dyn Plain + Send>, Vec<Seen>, T);
 
 /// What came of an attempt to submit.
 pub(super) enum Attempt<T> {
@@ -58,24 +58,29 @@ pub(super) enum Attempt<T> {
 /// Drafts, seals and submits once; again at once if the state has changed meanwhile.
 pub(super) fn attempt<T>(
     engine: &Engine,
+    room: Room,
     mut plan: impl FnMut() -> Result<Planned<T>, Error>,
 ) -> Result<Attempt<T>, Error> {
     loop {
-        let (clear, plain, room, seen, more) = plan()?;
-        let draft = draft(engine, clear, &*plain)?;
-        match engine.submit(&draft, room, &seen) {
-            Ok(submission) => return Ok(Attempt::Taken(submission, more)),
-            Err(Declined::Stale) => {}
-            Err(Declined::Full) => return Ok(Attempt::Full),
-            Err(Declined::NoRoom) => {
-                let needed = match room {
-                    Room::TakeAndPromise(promise) => promise,
-                    _ => engine.limits.charge(draft.record.len()),
-                };
-                return Err(Error::NoRoom { needed });
+        // Asked before the work of sealing, lest callers who wait for room do it in vain.
+        let submitted = engine.admits(room).map(|()| plan());
+        let declined = match submitted {
+            Ok(planned) => {
+                let (clear, plain, seen, more) = planned?;
+                let draft = draft(engine, clear, &*plain)?;
+                match engine.submit(&draft, room, &seen) {
+                    Ok(submission) => return Ok(Attempt::Taken(submission, more)),
+                    Err(declined) => declined,
+                }
             }
-            Err(Declined::Poisoned(poison)) => return Err(Error::Poisoned(poison)),
-            Err(Declined::Closed) => return Err(Error::Closed),
+            Err(declined) => declined,
+        };
+        match declined {
+            Declined::Stale => {}
+            Declined::Full => return Ok(Attempt::Full),
+            Declined::NoRoom => return Err(Error::NoRoom { needed: engine.limits.asked(room, 0) }),
+            Declined::Poisoned(poison) => return Err(Error::Poisoned(poison)),
+            Declined::Closed => return Err(Error::Closed),
         }
     }
 }
@@ -83,12 +88,13 @@ pub(super) fn attempt<T>(
 /// As [`attempt`], and waits for space where there is none.
 pub(super) async fn retry_when_stale<T>(
     engine: &Engine,
+    room: Room,
     mut plan: impl FnMut() -> Result<Planned<T>, Error>,
 ) -> Result<(Submission, T), Error> {
     loop {
         let mut space = pin!(engine.space.notified());
         space.as_mut().enable();
-        match attempt(engine, &mut plan)? {
+        match attempt(engine, room, &mut plan)? {
             Attempt::Taken(submission, more) => return Ok((submission, more)),
             Attempt::Full => {
                 engine.counters.waits.fetch_add(1, Ordering::Relaxed);
@@ -126,7 +132,7 @@ impl Journal {
         &self,
         mut plan: impl FnMut() -> Result<(Clear, Owned, Vec<Seen>), Error>,
     ) -> Result<Lsn, Error> {
-        let (submission, ()) = retry_when_stale(self.engine(), || {
+        let (submission, ()) = retry_when_stale(self.engine(), Room::Take, || {
             let (clear, owned, seen) = plan()?;
             let seals_names = matches!(
                 clear,
@@ -134,7 +140,7 @@ impl Journal {
             );
             let plain: Box<dyn Plain + Send> =
                 if seals_names { Box::new(owned) } else { Box::new(Nothing) };
-            Ok((clear, plain, Room::Take, seen, ()))
+            Ok((clear, plain, seen, ()))
         })
         .await?;
         self.durable(submission.durable).await?;

@@ -223,7 +223,8 @@ impl Journal {
         let promise = engine.limits.promise();
         let provisional = self.random_account()?;
         let holder = begin.holder.as_ref().map(|holder| engine.keychain.tagger().holder(holder));
-        let (submission, plan) = retry_when_stale(engine, || {
+        let room = Room::TakeAndPromise(promise);
+        let (submission, plan) = retry_when_stale(engine, room, || {
             let plan = self.plan(&begin, provisional)?;
             let clear = Clear::Intent(self.intent(&begin, &plan, holder.unwrap_or_default()));
             let owned = Owned {
@@ -233,7 +234,7 @@ impl Journal {
                 scopes: begin.scopes.clone(),
             };
             let seen = vec![plan.seen.clone()];
-            Ok((clear, Box::new(owned) as _, Room::TakeAndPromise(promise), seen, plan))
+            Ok((clear, Box::new(owned) as _, seen, plan))
         })
         .await?;
         let promise = Promise { engine: Arc::downgrade(engine), bytes: promise };

@@ -206,8 +206,8 @@ impl Blocking {
         let journal = &self.0;
         run(async {
             let engine = journal.engine();
-            let (submission, ()) = super::append::retry_when_stale(engine, || {
-                Ok((launch::claimed(engine), Box::new(Nothing) as _, Room::Take, Vec::new(), ()))
+            let (submission, ()) = super::append::retry_when_stale(engine, Room::Take, || {
+                Ok((launch::claimed(engine), Box::new(Nothing) as _, Vec::new(), ()))
             })
             .await?;
             journal.durable(submission.durable).await?;

@@ -7,7 +7,6 @@ use super::settle::{Job, Kind, Submitted};
 use crate::codec::{Doubt as SealedDoubt, List, Nothing, Pair, Plain, Refusal as SealedRefusal};
 use crate::engine::Engine;
 use crate::engine::accounts::Seen;
-use crate::engine::fill::Room;
 use crate::error::Error;
 use crate::format::clear::{
     Clear, Ended, Flags, InDoubt, Issued, NotSent, Prefix, Refused, Resolved,
@@ -26,7 +25,6 @@ impl Job {
         &self,
         engine: &Engine,
         outcome: &Outcome,
-        room: Room,
     ) -> Result<Planned<Submitted>, Error> {
         let ticket = &self.ticket;
         let seen = engine.foresee(ticket.account)?;
@@ -39,7 +37,7 @@ impl Job {
         };
         let (clear, plain, kind): (Clear, Box<dyn Plain + Send>, Kind) = match outcome {
             Outcome::Issued(response) => {
-                return self.plan_issued(engine, response, room, seen);
+                return self.plan_issued(engine, response, seen);
             }
             Outcome::Refused(refusal) => (
                 Clear::Refused(refused(prefix, refusal)),
@@ -70,14 +68,13 @@ impl Job {
         };
         let grant = if matches!(kind, Kind::InDoubt) { GrantId(ticket.op.0) } else { ticket.grant };
         let submitted = Submitted { kind, account: ticket.account, grant, different_user: false };
-        Ok((clear, plain, room, vec![seen], submitted))
+        Ok((clear, plain, vec![seen], submitted))
     }
 
     fn plan_issued(
         &self,
         engine: &Engine,
         response: &TokenResponse,
-        room: Room,
         seen: Seen,
     ) -> Result<Planned<Submitted>, Error> {
         let ticket = &self.ticket;
@@ -108,7 +105,7 @@ impl Job {
         let sealed = contents.to_plain();
         let submitted =
             Submitted { kind: Kind::Issued, account, grant: place.grant, different_user };
-        Ok((Clear::Issued(clear), Box::new(Encoded(sealed)), room, states, submitted))
+        Ok((Clear::Issued(clear), Box::new(Encoded(sealed)), states, submitted))
     }
 
     /// Decides which grant and generation a pair is.

@@ -241,12 +241,12 @@ impl Job {
             0 => Room::Take,
             promise => Room::Redeem(promise),
         };
-        let result = attempt(engine, || self.plan(engine, &self.outcome, room));
+        let result = attempt(engine, room, || self.plan(engine, &self.outcome));
         let taken = match result {
             Err(Error::TooLarge { bytes, max }) => {
                 let doubt = oversized(&self.outcome, max);
                 let Some(doubt) = doubt else { return Err(Error::TooLarge { bytes, max }) };
-                let stored = attempt(engine, || self.plan(engine, &doubt, room))?;
+                let stored = attempt(engine, room, || self.plan(engine, &doubt))?;
                 if let Attempt::Taken(..) = stored {
                     self.redeemed(room);
                     return Err(Error::TooLarge { bytes, max });
