@@ -2,7 +2,8 @@
 //! the same state, and going on from a snapshot is the same as never having made one.
 
 use super::accounts::{advance, concerned};
-use super::state::{AccountState, Grant, Step};
+use super::grant::Grant;
+use super::state::{AccountState, Step};
 use crate::format::clear::{
     Adopted, Clear, Ended, Flags, Identified, InDoubt, Intent, Issued, Merged, Prefix, Refused,
     Released, Resolved, Superseded,

@@ -1,6 +1,6 @@
 //! The engine: records go in, durable state comes out.
 //!
-//! - `state` folds the records of one account; `accounts` knows where each account's state is.
+//! - `state` folds the records of one account, grant by `grant`; `accounts` knows where each account's state is.
 //! - `fill` is what callers fill under one lock; `commit` writes it, a batch a step; `completion`
 //!   tells the callers.
 //! - `prepare` keeps segments ready; `compact` folds the journal into a snapshot; `table` is the
@@ -16,6 +16,7 @@ mod compact;
 mod completion;
 pub(crate) mod files;
 pub(crate) mod fill;
+pub(crate) mod grant;
 pub(crate) mod keychain;
 #[cfg(test)]
 mod laws;

@@ -7,15 +7,13 @@
 //!
 //! No secret is here: tokens stay sealed in the records that a state names.
 
+use super::grant::{End, Grant};
 use crate::format::clear::{Clear, Flags, Intent, Issued, Prefix};
 use crate::format::value::{Action, Cause, Confidence, DoubtReason, RefusalClass};
 use crate::ids::{AccountTag, AppTag, Fingerprint, Generation, GrantId, HolderTag, Lsn, OpId};
 
 /// How many ended grants an account keeps when it is compacted.
 const TOMBSTONES_MAX: usize = 8;
-
-/// How long an ended grant keeps its sealed secrets, so that `revive` can undo the end.
-const ENDED_SECRETS_MS: u64 = 30 * 24 * 3600 * 1000;
 
 /// The folded state of one account.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -33,58 +31,6 @@ pub(crate) struct AccountState {
     pub(crate) identified: Lsn,
     /// Accounts from which operations moved here.
     pub(crate) homes: Vec<AccountTag>,
-}
-
-/// One approval at the provider.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct Grant {
-    pub(crate) id: GrantId,
-    pub(crate) generation: Generation,
-    /// The record of the newest pair; none only while a list of records is being folded, and in
-    /// a tombstone.
-    pub(crate) issued: Lsn,
-    /// The record with the refresh token before it, until the newest has worked.
-    pub(crate) previous: Lsn,
-    /// The record that says that the newest pair has worked.
-    pub(crate) worked: Lsn,
-    /// Who has let go, each with the record that says so. It is kept for each holder, since a
-    /// record that moves a holder says two things and must not be read without what undid one.
-    pub(crate) gone: Vec<Held>,
-    pub(crate) ended: Option<End>,
-    pub(crate) holders: Vec<Held>,
-    /// The newest pair's clear fields.
-    pub(crate) pair: PairFacts,
-    /// Accounts that the grant belonged to before it moved here.
-    pub(crate) homes: Vec<AccountTag>,
-}
-
-/// What is known in the clear of a grant's newest pair.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct PairFacts {
-    pub(crate) flags: Flags,
-    pub(crate) refresh: Fingerprint,
-    pub(crate) issued_at_ms: u64,
-    pub(crate) expires_at_ms: u64,
-    pub(crate) adopt_by_ms: u64,
-}
-
-/// How a grant ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct End {
-    pub(crate) record: Lsn,
-    pub(crate) at_ms: u64,
-    pub(crate) cause: Cause,
-    pub(crate) confidence: Confidence,
-}
-
-/// Who depends on a grant, and the record that says so.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Held {
-    pub(crate) holder: HolderTag,
-    pub(crate) record: Lsn,
-    /// A `Superseded` brought the holder here. It may still be read, for the sake of the grant that
-    /// it came from; so what undoes it must be kept.
-    pub(crate) moved: bool,
 }
 
 /// A call to the provider without a final outcome.
@@ -203,26 +149,7 @@ impl AccountState {
     fn issue(&mut self, step: Step<'_>, issued: &Issued, id: GrantId) {
         self.app = issued.app;
         self.provisional |= issued.prefix.flags.has(Flags::PROVISIONAL);
-        let grant = self.grant_mut(id);
-        if issued.prefix.generation <= grant.generation {
-            return;
-        }
-        if !grant.issued.is_none()
-            && !grant.pair.refresh.is_none()
-            && grant.pair.refresh != issued.refresh
-        {
-            grant.previous = grant.issued;
-        }
-        grant.generation = issued.prefix.generation;
-        grant.issued = step.lsn;
-        grant.worked = Lsn::NONE;
-        grant.pair = PairFacts {
-            flags: issued.prefix.flags,
-            refresh: issued.refresh,
-            issued_at_ms: issued.issued_at_ms,
-            expires_at_ms: issued.expires_at_ms,
-            adopt_by_ms: issued.adopt_by_ms,
-        };
+        self.grant_mut(id).take(step.lsn, issued);
     }
 
     fn end(&mut self, step: Step<'_>, id: GrantId, cause: Cause, confidence: Confidence) {
@@ -320,11 +247,7 @@ impl AccountState {
     /// Names the records that fold to this state, in order.
     pub(crate) fn records(&self) -> Vec<Lsn> {
         let mut records = vec![self.identified];
-        for grant in &self.grants {
-            records.extend([grant.issued, grant.previous, grant.worked]);
-            records.extend(grant.ended.map(|end| end.record));
-            records.extend(grant.holders.iter().chain(&grant.gone).map(|held| held.record));
-        }
+        self.grants.iter().for_each(|grant| grant.name_records(&mut records));
         for operation in &self.operations {
             records.push(Lsn(operation.op.0));
             records.extend(operation.doubt.map(|(record, _)| record));
@@ -348,13 +271,7 @@ impl AccountState {
     /// Drops what need not be kept any longer: who has let go of a grant, the secrets of grants that
     /// ended long ago, and the oldest ended grants beyond a bound.
     pub(crate) fn prune(&mut self, now_ms: u64) {
-        for grant in &mut self.grants {
-            if grant.ended.is_some_and(|end| now_ms.saturating_sub(end.at_ms) > ENDED_SECRETS_MS) {
-                let homes = std::mem::take(&mut grant.homes);
-                *grant = Grant { id: grant.id, ended: grant.ended, homes, ..Grant::default() };
-            }
-            grant.forget_gone();
-        }
+        self.grants.iter_mut().for_each(|grant| grant.prune(now_ms));
         let ended = self.grants.iter().filter(|grant| grant.ended.is_some()).count();
         let mut surplus = ended.saturating_sub(TOMBSTONES_MAX);
         self.grants.retain(|grant| {
@@ -420,48 +337,6 @@ pub(crate) struct Moved {
     grants: Vec<Grant>,
     operations: Vec<Operation>,
     homes: Vec<AccountTag>,
-}
-
-impl Grant {
-    /// Says whether it counts toward the provider's cap, as far as is known.
-    pub(crate) fn is_live(&self) -> bool {
-        self.ended.is_none() && !self.issued.is_none()
-    }
-
-    /// Says whether more is known of it than that a record mentions it.
-    fn is_known(&self) -> bool {
-        !self.issued.is_none() || self.ended.is_some()
-    }
-
-    fn is_tombstone(&self) -> bool {
-        self.ended.is_some() && self.issued.is_none()
-    }
-
-    fn hold(&mut self, holder: HolderTag, record: Lsn, moved: bool) {
-        let moved = self.forget_holder(holder) || moved;
-        self.holders.push(Held { holder, record, moved });
-    }
-
-    fn let_go(&mut self, holder: HolderTag, record: Lsn) {
-        let moved = self.forget_holder(holder);
-        self.gone.push(Held { holder, record, moved });
-    }
-
-    /// Forgets what is known of a holder; says whether it was once moved here.
-    fn forget_holder(&mut self, holder: HolderTag) -> bool {
-        let moved = |held: &Held| held.holder == holder && held.moved;
-        let moved = self.holders.iter().chain(&self.gone).any(moved);
-        self.holders.retain(|held| held.holder != holder);
-        self.gone.retain(|held| held.holder != holder);
-        moved
-    }
-
-    /// Forgets who has let go, but for the last one, which tells a released grant from one that
-    /// waits for its first holder.
-    fn forget_gone(&mut self) {
-        let last = self.gone.iter().map(|held| held.record).max();
-        self.gone.retain(|held| held.moved || Some(held.record) == last);
-    }
 }
 
 /// An `Imported` and an orphan without an operation make a grant of their own LSN.

@@ -28,8 +28,9 @@ pub use settle::{SettleError, Settled};
 pub use view::{AccountView, EndView, GrantState, GrantView, HolderView, OperationView};
 
 use crate::engine::accounts::Accounts as DurableAccounts;
+use crate::engine::grant::Grant;
 use crate::engine::replay::Walk;
-use crate::engine::state::{AccountState, Grant};
+use crate::engine::state::AccountState;
 use crate::engine::{Compacted, Engine};
 use crate::error::{Error, Poison};
 use crate::format::value::MarkerReason;

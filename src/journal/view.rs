@@ -3,8 +3,9 @@
 use super::pair::{app_of, holder_of, user_of};
 use crate::codec::{Names, Pair};
 use crate::engine::files::{RecordBytes, parse};
+use crate::engine::grant::Grant;
 use crate::engine::keychain::Keychain;
-use crate::engine::state::{AccountState, Grant, Operation};
+use crate::engine::state::{AccountState, Operation};
 use crate::error::Error;
 use crate::format::clear::{Clear, Flags};
 use crate::format::value::{Action, Cause, Confidence, DoubtReason};
