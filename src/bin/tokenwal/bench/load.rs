@@ -1,9 +1,11 @@
 //! What is asked of the journal: single appends and whole issuances, by callers who wait for each.
 
+#![expect(clippy::disallowed_methods, reason = "measuring is waiting and reading the clock")]
+
 use super::drive::{Caller, Sample, alone, together};
 use crate::exit::Failure;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokenwal::{
     AccountTag, App, Begin, Blocking, Entropy, Error, FixedKeys, GrantId, Holder, IssuedPair,
     Journal, Lsn, Options, Outcome, SettleError, Settled, SystemEntropy, TokenResponse, User,
@@ -81,6 +83,12 @@ impl Load {
             }
             Ok::<_, Failure>(seats)
         })?;
+        // A store begins with a short segment, and the first whole one is still being prepared: the
+        // raw file is ready, so the journal's should be.
+        let patience = Instant::now() + Duration::from_secs(30);
+        while journal.stats().prepared_segments == 0 && Instant::now() < patience {
+            std::thread::sleep(Duration::from_millis(5));
+        }
         Ok(Self { journal, op, seats, keys })
     }
 
