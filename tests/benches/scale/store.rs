@@ -220,7 +220,11 @@ impl Builder {
         let first_new = self.known.len();
         let mut numbers: Vec<_> = (first_new..first_new + new).collect();
         let mut drawn = HashSet::new();
-        for _ in new..self.shape.batch {
+        // The busiest come up again and again, and have one refresh at a time.
+        for _ in 0..8 * self.shape.batch {
+            if numbers.len() >= self.shape.batch {
+                break;
+            }
             let number = self.random.rank_below(first_new);
             if first_new > 0 && drawn.insert(number) {
                 numbers.push(number);
