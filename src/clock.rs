@@ -35,13 +35,24 @@ impl Clock for SystemClock {
 }
 
 /// The system's random generator.
+///
+/// The kernel's own, for a generator in the process first measures the processor's jitter, which is
+/// most of what opening a store would cost.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemEntropy;
 
 impl Entropy for SystemEntropy {
     #[expect(clippy::disallowed_methods, reason = "this is the seam")]
     fn fill(&self, bytes: &mut [u8]) -> io::Result<()> {
-        aws_lc_rs::rand::fill(bytes)
-            .map_err(|_| io::Error::other("the system's random generator failed"))
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            // It may be interrupted, and gives as much as it has by then.
+            match rustix::rand::getrandom(&mut *rest, rustix::rand::GetRandomFlags::empty()) {
+                Ok(filled) => rest = rest.get_mut(filled..).unwrap_or_default(),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
     }
 }
