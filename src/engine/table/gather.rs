@@ -1,6 +1,7 @@
 //! Gathers what can be read of a damaged snapshot, for salvage alone: block by block, past those
 //! that are not valid, by whatever still says where the next one stands.
 
+use super::states::States;
 use super::{Snapshot, read};
 use crate::disk::{Access, Disk, DiskFile};
 use crate::error::Error;
@@ -61,7 +62,8 @@ impl Gathered {
         let Gatherer { index, keys, holes, end, accounts, records, .. } = gatherer;
         let footer = Footer { index: end, keys: end, open: end, accounts, records, end, lsn };
         let open = Vec::new();
-        let snapshot = Snapshot { name, file, header, footer, index, keys, open, bytes };
+        let states = States::new();
+        let snapshot = Snapshot { name, file, header, footer, index, keys, open, bytes, states };
         Ok(Some(Self { snapshot, holes }))
     }
 }

@@ -1,9 +1,11 @@
 //! The snapshot as a table: opened by its ends, looked up through its index, written as a stream.
 //!
 //! Implements journal-format.md, section 10. Opening reads footer, index, keys and open section,
-//! whatever the number of accounts; a look-up is a search in memory and one read.
+//! whatever the number of accounts; a look-up is a search in memory and one read, and no read where
+//! the account was looked up lately.
 
 mod gather;
+mod states;
 mod write;
 
 pub(crate) use gather::{Gathered, Hole};
@@ -21,6 +23,7 @@ use crate::format::name::snapshot_name;
 use crate::format::segment::WrappedKey;
 use crate::format::snapshot::{FOOTER_BYTES, Footer, SnapshotError, SnapshotHeader};
 use crate::ids::{AccountTag, Lsn};
+use states::States;
 use std::sync::Arc;
 
 /// A snapshot that is open for reading.
@@ -34,6 +37,8 @@ pub(crate) struct Snapshot {
     keys: Vec<WrappedKey>,
     open: Vec<OpenItem>,
     bytes: u64,
+    /// States that were folded for look-ups; what a snapshot says of an account never changes.
+    states: States,
 }
 
 /// An account as it stands in a snapshot.
@@ -83,6 +88,7 @@ impl Snapshot {
             keys: Vec::new(),
             open: Vec::new(),
             bytes,
+            states: States::new(),
         };
         snapshot.index = snapshot.section(footer.index, footer.keys)?;
         snapshot.check_index()?;
@@ -169,7 +175,14 @@ impl Snapshot {
 
     /// Reads an account's state, if it is here.
     pub(crate) fn account(&self, account: AccountTag) -> Result<Option<AccountState>, Error> {
-        self.with_entry(account, |entry| self.fold(&entry))?.transpose()
+        if let Some(state) = self.states.get(account) {
+            return Ok(Some(state));
+        }
+        let state = self.with_entry(account, |entry| self.fold(&entry))?.transpose()?;
+        if let Some(state) = &state {
+            self.states.keep(account, state);
+        }
+        Ok(state)
     }
 
     /// Folds an entry's records.
