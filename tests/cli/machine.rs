@@ -8,6 +8,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tokenwal::disk::{Access, Disk, DiskFile, DiskLock, RealDisk};
 
 const NOBODY: u32 = 65534;
@@ -29,7 +30,10 @@ fn a_store_that_belongs_to_another_user() {
     let store = Store::closed(3);
     std::fs::set_permissions(store.parent.path(), PermissionsExt::from_mode(0o755)).unwrap();
     let binary = store.beside("tokenwal");
-    std::fs::copy(env!("CARGO_BIN_EXE_tokenwal"), &binary).unwrap();
+    // By another process: a file that this one has written may still be open for writing in a
+    // command that another test is just starting, and then it does not run.
+    let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_tokenwal")).arg(&binary).status();
+    assert!(copied.unwrap().success());
     for command in ["verify", "replay", "stat", "compact"] {
         let mut foreign = Command::new(&binary);
         foreign.args([command, store.path()]).uid(NOBODY).gid(NOBODY);
@@ -83,7 +87,17 @@ impl<'a> Mount<'a> {
 
 impl Drop for Mount<'_> {
     fn drop(&mut self) {
-        assert!(Command::new("umount").arg(self.0).status().unwrap().success());
+        // A command that another test is just starting has our files, too, until it runs.
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            let done = Command::new("umount").arg(self.0).output().unwrap();
+            if done.status.success() {
+                return;
+            }
+            let said = String::from_utf8_lossy(&done.stderr);
+            assert!(said.contains("busy") && Instant::now() < deadline, "{said}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 }
 
