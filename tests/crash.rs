@@ -33,6 +33,7 @@ use crashes::exhaustive;
 use crashes::explore::{self, Thoroughness};
 use crashes::model::Log;
 use crashes::plan::{Action, Answer};
+use crashes::salvage;
 use crashes::seeds::{has_faults, plan_of, run_seed};
 use crashes::tally::Tally;
 use crashes::world::{Opened, Setting, World};
@@ -79,6 +80,7 @@ fn no_crash_loses_or_invents_anything() {
     assert!(tally.verdicts.contains_key("torn") && tally.verdicts.contains_key("clean"));
     assert!(tally.verdicts.len() == 2, "no crash makes a store refuse to open");
     assert!(tally.nesting.keys().any(|depth| *depth > 3));
+    assert!(["whole", "cut short", "failed"].iter().all(|what| tally.salvages[what] > 0));
 }
 
 /// Every operation boundary of every workload of up to three operations.
@@ -90,6 +92,31 @@ fn no_short_history_has_a_bad_moment() {
     println!("{tally}");
 }
 
+/// What media have damaged is found, what can be read of it is saved, and the rest is listed.
+#[test]
+fn what_a_salvage_does_not_save_it_lists() {
+    let mut tally = Tally::default();
+    let failure = (0..100).find_map(|seed| {
+        let failure = salvage::of_damaged(&plan_of(2 * seed), &mut tally).err()?;
+        Some(format!("seed {}: {failure}", 2 * seed))
+    });
+    println!("{:?} of {:?}", tally.salvages, tally.during);
+    assert_eq!(failure, None);
+    assert!(tally.salvages["damaged, with losses"] > 100);
+}
+
+/// The same for a salvage's own care.
+#[test]
+fn each_step_of_care_of_a_salvage_is_needed() {
+    for step in [Step::SegmentSync, Step::SnapshotSync, Step::DirSyncAfterSnapshot] {
+        let seeds = (0..400).map(|seed| 2 * seed);
+        let failure = { seeds }.find(|seed| salvage::without(step, &plan_of(*seed)).is_err());
+        let seed = failure.unwrap_or_else(|| panic!("{step:?} was left out and nothing showed"));
+        let whole = salvage::without(Step::None, &plan_of(seed));
+        assert_eq!(whole, Ok(()), "seed {seed} fails with the step, too");
+    }
+}
+
 /// Whatever is left out of the journal's care makes a history fail: so each step is needed, and
 /// the suite would notice its loss.
 #[test]
@@ -97,9 +124,12 @@ fn each_step_of_care_is_needed() {
     for step in Step::ALL {
         let mut tally = Tally::default();
         // What only a failing disk asks for is looked for where disks fail.
-        let seeds = (0..5000).filter(|seed| step != Step::Rewrite || has_faults(*seed));
+        let faulty = matches!(step, Step::Rewrite | Step::RewriteOfSealed);
+        let seeds = (0..5000).filter(|seed| !faulty || has_faults(*seed));
         let thorough = match step {
-            Step::Rewrite | Step::DirSyncBeforeServing => Thoroughness::RECOVERIES,
+            Step::Rewrite | Step::RewriteOfSealed | Step::DirSyncBeforeServing => {
+                Thoroughness::RECOVERIES
+            }
             _ => Thoroughness::USUAL,
         };
         let failure = { seeds }.find_map(|seed| {

@@ -443,7 +443,7 @@ impl World {
     async fn a_browser_goes_away(&self, service: &Service) {
         let holder = Holder::new("acme", "left").unwrap();
         let account = self.account("eve@acme");
-        self.sandbox.inject(Fault::DelayAfterCommit(Duration::from_millis(100)));
+        self.sandbox.inject(Fault::DelayAfterCommit(Duration::from_secs(1)));
         let before = self.sandbox.state().counters.exchanges;
         {
             let approve = || self.approve("eve@acme");

@@ -424,8 +424,7 @@ fn an_outcome_left_behind_does_not_hold_up_the_end() {
     drop(held);
     release.send(()).unwrap();
     drop(journal);
-    std::thread::sleep(Duration::from_secs(1));
-    let opened = options().wait_for_lock(Duration::from_secs(2)).open(&path);
+    let opened = options().wait_for_lock(Duration::from_secs(30)).open(&path);
     let (journal, report) = opened.unwrap();
     assert_eq!(report.in_doubt.len(), 0);
     for number in 0..5 {

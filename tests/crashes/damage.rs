@@ -7,8 +7,9 @@
 
 use std::collections::BTreeSet;
 
-use tokenwal::Error;
+use tokenwal::{Error, Lsn};
 
+use super::model::Log;
 use super::plan::{Action, Plan};
 use super::tally::Tally;
 use super::view;
@@ -23,9 +24,19 @@ pub enum Watermarks {
     DurableThroughTakenAway,
 }
 
-/// Builds a store by a plan, damages it in several ways, and opens each result.
-pub fn run(plan: &Plan, watermarks: Watermarks, tally: &mut Tally) -> Result<(), String> {
-    tally.histories += 1;
+/// A store that is sound, and what is known of it.
+pub struct Sound {
+    pub disk: SimDisk,
+    pub setting: Setting,
+    pub log: Log,
+    /// So many records stand before the last batch.
+    pub before_last_batch: usize,
+    head: Lsn,
+    pub rng: Rng,
+}
+
+/// Builds a store by a plan.
+pub fn build(plan: &Plan) -> Result<Sound, String> {
     let mut rng = Rng::new(plan.luck);
     let setting = Setting::new(rng.next(), plan.segment_blocks, Step::None);
     let options = SimOptions { direct: plan.direct, ..SimOptions::default() };
@@ -40,16 +51,23 @@ pub fn run(plan: &Plan, watermarks: Watermarks, tally: &mut Tally) -> Result<(),
     if rng.chance(50) {
         world.act(Action::Drain)?;
     }
-    let (log, proven) = (world.log.clone(), world.log_before_last_batch());
+    let (log, before_last_batch) = (world.log.clone(), world.log_before_last_batch());
     let head = world.journal().head();
-    let sound = world.disk.copy().power_cut_by(Cut::Everything, &mut rng);
-    drop(world);
+    let disk = world.disk.copy().power_cut_by(Cut::Everything, &mut rng);
+    Ok(Sound { disk, setting, log, before_last_batch, head, rng })
+}
+
+/// Builds a store by a plan, damages it in several ways, and opens each result.
+pub fn run(plan: &Plan, watermarks: Watermarks, tally: &mut Tally) -> Result<(), String> {
+    tally.histories += 1;
+    let Sound { disk: sound, setting, log, before_last_batch: proven, head, mut rng } =
+        build(plan)?;
     if watermarks == Watermarks::DurableThroughTakenAway {
         take_durable_through_away(&sound);
     }
     for _ in 0..12 {
         let disk = sound.copy();
-        let what = damage(&disk, &mut rng);
+        let what = damage(&disk, ALL, &mut rng);
         let before = disk.digest();
         tally.during.entry(what.0).and_modify(|count| *count += 1).or_insert(1);
         let told = |failure: String| format!("{failure}\n  after {what:?}");
@@ -87,7 +105,7 @@ pub fn run(plan: &Plan, watermarks: Watermarks, tally: &mut Tally) -> Result<(),
 }
 
 /// Only words that send somebody to look are loud enough.
-fn expect_loud(error: &Error) -> Result<(), String> {
+pub fn expect_loud(error: &Error) -> Result<(), String> {
     match error {
         Error::Corrupt(_)
         | Error::Suspect(_)
@@ -100,8 +118,12 @@ fn expect_loud(error: &Error) -> Result<(), String> {
     }
 }
 
-/// Does one thing that media do, and names it.
-fn damage(disk: &SimDisk, rng: &mut Rng) -> (&'static str, String, usize) {
+/// So many of the things that media do concern one sector alone.
+pub const SECTORS: u64 = 6;
+const ALL: u64 = 10;
+
+/// Does one of the first `kinds` things that media do, and names it.
+pub fn damage(disk: &SimDisk, kinds: u64, rng: &mut Rng) -> (&'static str, String, usize) {
     let files = disk.files();
     let counts = |name: &&String| *name != "LOCK" && !name.ends_with(".tmp");
     let names: Vec<_> = files.keys().filter(counts).cloned().collect();
@@ -113,7 +135,7 @@ fn damage(disk: &SimDisk, rng: &mut Rng) -> (&'static str, String, usize) {
     let sector = at / 512 * 512;
     let end = bytes.len().min(sector + 512);
     let other = rng.pick(&names).clone();
-    let what = match rng.below(10) {
+    let what = match rng.below(kinds) {
         0..=2 => {
             let bit = rng.below(8);
             disk.damage(&name, |image| image[at] ^= 1 << bit);

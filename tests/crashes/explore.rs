@@ -12,10 +12,13 @@ use super::secrets::find_secrets;
 use super::tally::Tally;
 use super::view;
 use super::world::{Opened, Setting, World, chain, fail_next, keys};
-use crate::sim::{Moment, Rng, SimDisk, SimOptions, Step};
+use crate::sim::{Cut, Moment, Rng, SimDisk, SimOptions, Step};
 
 /// How many crashes may follow one another in one history.
 const DEPTH_MAX: usize = 6;
+
+/// Of a hundred stores that a crash left, so many are salvaged, and the copy goes on.
+const SALVAGE_PERCENT: u64 = 2;
 
 /// How thoroughly a history is tried, and what luck it has.
 #[derive(Debug, Clone, Copy)]
@@ -77,6 +80,9 @@ pub fn run(
     world.check()?;
     let known = world.log.clone();
     let setting = world.setting.clone();
+    if !plan.faults && explorer.rng.chance(30) {
+        return explorer.close(*world);
+    }
     drop(world);
     explorer.crash(&disk.copy(), &setting, known, 1, "rest")
 }
@@ -98,6 +104,19 @@ impl Explorer<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Closes the journal; from then on whatever happens finds it closed, and all of it there.
+    fn close(&mut self, world: World) -> Result<(), String> {
+        let (disk, setting, log) = world.close()?;
+        let next = disk.power_cut_by(Cut::Nothing, &mut self.rng);
+        let Opened::World(world) = World::open(next, setting, log)? else {
+            return Err("a sound machine failed".to_owned());
+        };
+        match (world.report.verdict, world.report.last_batch_proven) {
+            (Verdict::Clean, true) => Ok(()),
+            other => Err(format!("a journal was closed, and the next process finds {other:?}")),
+        }
     }
 
     /// Ends the process or cuts the power, recovers, checks, and perhaps goes on to crash again.
@@ -148,6 +167,10 @@ impl Explorer<'_> {
         if self.rng.chance(4) {
             inspect(&disk, &log)?;
         }
+        let disk = match self.rng.chance(SALVAGE_PERCENT) {
+            true => self.salvage(disk, setting, &log, depth)?,
+            false => disk,
+        };
         let deeper = depth < DEPTH_MAX;
         if deeper && self.rng.chance(self.thorough.recovery_crash_percent) {
             disk.crash_at(self.rng.below(14), self.moment());
@@ -230,7 +253,7 @@ impl Explorer<'_> {
         Ok((actions, "rest"))
     }
 
-    fn moment(&mut self) -> Moment {
+    pub fn moment(&mut self) -> Moment {
         *self.rng.pick(&[Moment::Before, Moment::Inside, Moment::Inside, Moment::After])
     }
 }

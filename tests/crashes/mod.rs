@@ -10,6 +10,7 @@ pub mod explore;
 pub mod logs;
 pub mod model;
 pub mod plan;
+pub mod salvage;
 pub mod secrets;
 pub mod seeds;
 pub mod tally;

@@ -337,6 +337,11 @@ impl Log {
         self.facts.binary_search_by_key(&lsn, |(lsn, _)| *lsn).ok()
     }
 
+    /// Lists the records, with their LSNs.
+    pub fn facts(&self) -> impl Iterator<Item = (u64, &Fact)> {
+        self.facts.iter().map(|(lsn, fact)| (*lsn, fact))
+    }
+
     /// Returns this log with what was acknowledged, or seen, at an earlier time.
     pub fn with_floor_of(&self, earlier: &Self) -> Self {
         let last = self.facts.last().map_or(0, |(lsn, _)| *lsn);

@@ -17,6 +17,8 @@ pub struct Tally {
     pub nesting: BTreeMap<usize, u64>,
     /// What crashes interrupted.
     pub during: BTreeMap<&'static str, u64>,
+    /// What salvages came to.
+    pub salvages: BTreeMap<&'static str, u64>,
 }
 
 impl Tally {
@@ -34,6 +36,13 @@ impl Tally {
         for (what, count) in other.during {
             *self.during.entry(what).or_default() += count;
         }
+        for (what, count) in other.salvages {
+            *self.salvages.entry(what).or_default() += count;
+        }
+    }
+
+    pub fn salvage(&mut self, what: &'static str) {
+        *self.salvages.entry(what).or_default() += 1;
     }
 
     pub fn crash(&mut self, counts: bool, depth: usize, during: &'static str) {
@@ -62,6 +71,7 @@ impl fmt::Display for Tally {
         )?;
         writeln!(f, "verdicts: {:?}", self.verdicts)?;
         writeln!(f, "crashes at nesting depth: {:?}", self.nesting)?;
-        write!(f, "crashes during: {:?}", self.during)
+        writeln!(f, "crashes during: {:?}", self.during)?;
+        write!(f, "salvages: {:?}", self.salvages)
     }
 }

@@ -344,6 +344,16 @@ impl World {
         self.restart(self.disk.clone())
     }
 
+    /// Does what is left to do, and closes the journal for good.
+    pub fn close(mut self) -> Result<(SimDisk, Setting, Log), String> {
+        self.drain()?;
+        view::now(self.journal.clone().close()).map_err(|error| chain(&error))?;
+        self.poll_woken()?;
+        self.nobody_waits()?;
+        self.log.acknowledge_all();
+        Ok((self.disk, self.setting, self.log))
+    }
+
     /// Opens the journal again, in this process or in another one.
     fn restart(&mut self, disk: SimDisk) -> Result<(), String> {
         let another = disk.life() != self.disk.life();

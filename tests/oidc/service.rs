@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
+use std::time::Duration;
 use tokenwal::provider::{Pkce, Provider};
 use tokenwal::{
     Account, Begin, Error, FixedKeys, GrantState, Holder, IssuedPair, Journal, Options, Outcome,
@@ -50,6 +51,7 @@ pub(crate) fn options() -> Options {
         .segment_bytes(2 << 20)
         .batch_bytes_max(256 << 10)
         .outcome_bytes_max(16 << 10)
+        .wait_for_lock(Duration::from_secs(20))
 }
 
 /// Returns the hash of a pair's refresh token, as the server's log has it.
@@ -108,9 +110,9 @@ impl Child {
         Self { process, lines, acks: Vec::new() }
     }
 
-    /// Waits until the service has been given something.
-    pub(crate) async fn first_ack(&mut self) {
-        while self.acks.is_empty() {
+    /// Waits until the service has told of so many things.
+    pub(crate) async fn hear_of(&mut self, count: usize) {
+        while self.acks.len() < count {
             let line = self.lines.next_line().await.unwrap();
             self.hear(&line.expect("the service works until it is killed"));
         }

@@ -124,8 +124,8 @@ async fn a_broken_answer_is_in_doubt_unless_the_pair_was_whole() {
     let (base, _) = server(vec![Step::Read, Step::Write(promised(PAIR))]).await;
     assert_eq!(told(&refreshed(&base).await), "issued");
     // Reset: the request is left unread.
-    let pause = Step::Wait(Duration::from_millis(100));
-    let (base, _) = server(vec![pause.clone(), Step::Write(promised(&PAIR[..30])), pause]).await;
+    let pause = || Step::Wait(SECOND);
+    let (base, _) = server(vec![pause(), Step::Write(promised(&PAIR[..30])), pause()]).await;
     assert_eq!(told(&refreshed(&base).await), "in doubt ConnectionLost 200");
     // Nothing at all, nothing but a part of the header, and no HTTP.
     for head in ["", "HTTP/1.1 200 O", "SSH-2.0-OpenSSH_9.6\r\n"] {
@@ -136,7 +136,7 @@ async fn a_broken_answer_is_in_doubt_unless_the_pair_was_whole() {
 
 #[tokio::test]
 async fn one_deadline_covers_silence_and_dripping() {
-    let limit = Duration::from_millis(400);
+    let limit = SECOND;
     let drip = Step::Drip(b"x".to_vec(), Duration::from_millis(20));
     let head = b"HTTP/1.1 200 OK\r\ncontent-length: 60000\r\n\r\n".to_vec();
     let header = b"HTTP/1.1 200 OK\r\nx-drip: ".to_vec();
@@ -149,7 +149,7 @@ async fn one_deadline_covers_silence_and_dripping() {
         let provider = builder(&base).timeout(limit).build().unwrap();
         let (outcome, took) = within(10 * SECOND, provider.refresh(&secret("r"))).await;
         assert_eq!(told(&outcome), expected);
-        assert!(took >= limit && took < 5 * SECOND, "{took:?}");
+        assert!(took >= limit && took < 8 * SECOND, "{took:?}");
     }
 }
 

@@ -207,18 +207,28 @@ async fn a_request_past_its_deadline_is_carried_out_all_the_same() {
         Secret::new("sandbox-consumer-secret".to_owned()),
         sandbox.url(),
     )
-    .timeout(Duration::from_millis(150))
+    .timeout(Duration::from_millis(500))
     .build()
     .unwrap();
-    sandbox.inject(Fault::DelayBeforeCommit(Duration::from_millis(500)));
+    sandbox.inject(Fault::DelayBeforeCommit(Duration::from_secs(3)));
     assert_eq!(told(&hasty.refresh(&refresh).await), "in doubt Timeout 0");
     assert!(sandbox.is_alive(refresh.reveal()), "not yet carried out");
     // Another try meets the first one at work.
     assert_eq!(told(&provider.refresh(&refresh).await), "in doubt ServerError 400");
-    tokio::time::sleep(Duration::from_millis(600)).await;
+    until(|| sandbox.state().counters.refreshes > 0).await;
     let state = sandbox.state();
     assert_eq!((state.counters.refreshes, state.counters.collisions), (1, 1));
     assert!(!sandbox.is_alive(refresh.reveal()), "carried out behind the caller's back");
+}
+
+/// Waits until something has come about.
+async fn until(mut done: impl FnMut() -> bool) {
+    let waiting = async {
+        while !done() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    within(Duration::from_secs(20), waiting).await;
 }
 
 #[tokio::test]
@@ -229,9 +239,10 @@ async fn a_collision_without_rotation_may_be_retried() {
     let secret = Secret::new("sandbox-consumer-secret".to_owned());
     let provider = Provider::salesforce(app, secret, sandbox.url()).rotation(Rotation::Off);
     let provider = provider.build().unwrap();
-    sandbox.inject(Fault::DelayBeforeCommit(Duration::from_millis(300)));
+    sandbox.inject(Fault::DelayBeforeCommit(Duration::from_secs(1)));
     let (first, second) = tokio::join!(provider.refresh(&refresh), async {
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        // The first is at work from when it has met the delay.
+        until(|| sandbox.state().counters.faults > 0).await;
         provider.refresh(&refresh).await
     });
     assert_eq!((told(&first).as_str(), told(&second).as_str()), ("issued", "refused Retry 400"));

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tokenwal::disk::{Access, Disk, DiskFile, DiskLock};
+use tokenwal::internals::format::record::Kind;
 
 /// The steps that can be left out (journal-format.md, "Order of syncs").
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -15,7 +16,12 @@ pub enum Step {
     None,
     /// The sync after a batch; where writes are direct, their durability.
     BatchSync,
-    /// The sync of a new segment before it gets its name.
+    /// That sync where the batch carries `Sealed`: a roll-over's.
+    SealedSync,
+    /// That sync where the batch carries a marker: a close's, and that of an idle journal.
+    MarkerSync,
+    /// The sync of a new segment before it gets its name: one that is prepared ahead, or the
+    /// first one of a new journal, of a recovery, of a salvage.
     SegmentSync,
     /// The sync of a new snapshot before it gets its name.
     SnapshotSync,
@@ -23,28 +29,70 @@ pub enum Step {
     DirSyncAfterSegment,
     /// The sync of the directory after a snapshot got its name.
     DirSyncAfterSnapshot,
-    /// The sync of the directory after files were removed.
-    DirSyncAfterRemove,
+    /// The sync of the directory after a compaction removed what its snapshot covers.
+    DirSyncAfterRetiring,
+    /// The sync of the directory after a recovery removed what it found left over.
+    DirSyncAfterClearing,
     /// The sync of the directory by a process that has not changed it.
     DirSyncBeforeServing,
     /// Recovery's rewriting with identical bytes.
     Rewrite,
+    /// That of a batch with `Sealed`, which stands in the segment before the last.
+    RewriteOfSealed,
     /// The sync after recovery's rewriting.
     RewriteSync,
 }
 
 impl Step {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 13] = [
         Self::BatchSync,
+        Self::SealedSync,
+        Self::MarkerSync,
         Self::SegmentSync,
         Self::SnapshotSync,
         Self::DirSyncAfterSegment,
         Self::DirSyncAfterSnapshot,
-        Self::DirSyncAfterRemove,
+        Self::DirSyncAfterRetiring,
+        Self::DirSyncAfterClearing,
         Self::DirSyncBeforeServing,
         Self::Rewrite,
+        Self::RewriteOfSealed,
         Self::RewriteSync,
     ];
+
+    /// Says whether it leaves out the sync after a batch like this one.
+    fn leaves_out_sync_of(self, batch: &[u8]) -> bool {
+        match self {
+            Self::BatchSync => true,
+            Self::SealedSync => carries(batch, Kind::Sealed),
+            Self::MarkerSync => carries(batch, Kind::Marker),
+            _ => false,
+        }
+    }
+}
+
+/// Says whether batches carry a record of a kind (journal-format.md, sections 5 and 6).
+fn carries(batches: &[u8], kind: Kind) -> bool {
+    const MAGIC: &[u8] = b"JWTB";
+    let number = |bytes: &[u8], at: usize| -> Option<usize> {
+        let bytes = bytes.get(at..at + 4)?.try_into().ok()?;
+        usize::try_from(u32::from_le_bytes(bytes)).ok()
+    };
+    let in_batch = |batch: &[u8]| {
+        let end = number(batch, 8).unwrap_or_default();
+        let mut at = 64;
+        while let (Some(length), Some(found)) = (number(batch, at + 8), number(batch, at + 12))
+            && at < end
+        {
+            if found & 0xffff == usize::from(kind.number()) {
+                return true;
+            }
+            at += 8 + length;
+        }
+        false
+    };
+    let starts = (0..batches.len()).step_by(512).map(|at| &batches[at..]);
+    starts.filter(|batch| batch.get(4..8) == Some(MAGIC)).any(in_batch)
 }
 
 /// A disk that leaves out one step and says that it was done.
@@ -63,6 +111,8 @@ struct Shared {
     changed: Mutex<Vec<(Change, String)>>,
     /// Whether this process ever changed the directory.
     ever_changed: AtomicBool,
+    /// Whether it ever renamed a file, which it does only once it has recovered.
+    ever_renamed: AtomicBool,
     /// The names of open files, which renames change.
     names: Mutex<HashMap<String, Arc<Mutex<String>>>>,
 }
@@ -93,6 +143,7 @@ impl Weakened {
             name,
             pretend,
             only_rewritten: AtomicBool::new(false),
+            unsynced: AtomicBool::new(false),
         })
     }
 
@@ -105,7 +156,8 @@ impl Weakened {
         match self.skip {
             Step::DirSyncAfterSegment => only(Change::Renamed, "segment-"),
             Step::DirSyncAfterSnapshot => only(Change::Renamed, "snapshot-"),
-            Step::DirSyncAfterRemove => only(Change::Removed, ""),
+            Step::DirSyncAfterRetiring => only(Change::Removed, "") && self.has_renamed(),
+            Step::DirSyncAfterClearing => only(Change::Removed, "") && !self.has_renamed(),
             Step::DirSyncBeforeServing => {
                 changed.is_empty() && !self.shared.ever_changed.load(Ordering::Relaxed)
             }
@@ -113,7 +165,14 @@ impl Weakened {
         }
     }
 
+    fn has_renamed(&self) -> bool {
+        self.shared.ever_renamed.load(Ordering::Relaxed)
+    }
+
     fn note(&self, change: Change, name: &str) {
+        if change == Change::Renamed {
+            self.shared.ever_renamed.store(true, Ordering::Relaxed);
+        }
         self.shared.changed.lock().unwrap().push((change, name.to_owned()));
         self.shared.ever_changed.store(true, Ordering::Relaxed);
     }
@@ -129,7 +188,8 @@ impl Disk for Weakened {
     }
 
     fn open(&self, name: &str, access: Access) -> io::Result<Arc<dyn DiskFile>> {
-        let pretend = self.skip == Step::BatchSync && access == Access::Direct;
+        let batches = matches!(self.skip, Step::BatchSync | Step::SealedSync | Step::MarkerSync);
+        let pretend = batches && access == Access::Direct;
         let access = if pretend { Access::Write } else { access };
         Ok(self.file(name, self.inner.open(name, access)?, pretend))
     }
@@ -198,6 +258,8 @@ struct WeakenedFile {
     pretend: bool,
     /// All writes since the last sync were of bytes that stood there already.
     only_rewritten: AtomicBool,
+    /// The next sync is to be left out.
+    unsynced: AtomicBool,
 }
 
 impl WeakenedFile {
@@ -216,18 +278,21 @@ impl DiskFile for WeakenedFile {
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        if matches!(self.disk.skip, Step::Rewrite | Step::RewriteSync) {
-            let same = self.is_rewrite(offset, bytes);
-            self.only_rewritten.store(same, Ordering::Relaxed);
-            if same && self.disk.skip == Step::Rewrite {
-                self.disk.skipped();
-                return Ok(());
-            }
-        }
-        if self.pretend {
+        let same = self.is_rewrite(offset, bytes);
+        self.only_rewritten.store(same, Ordering::Relaxed);
+        let left_out = match self.disk.skip {
+            Step::Rewrite => same,
+            Step::RewriteOfSealed => same && carries(bytes, Kind::Sealed),
+            _ => false,
+        };
+        if left_out {
             self.disk.skipped();
+            return Ok(());
         }
-        self.inner.write_at(offset, bytes)
+        let unsynced = !same && self.disk.skip.leaves_out_sync_of(bytes);
+        self.unsynced.store(unsynced, Ordering::Relaxed);
+        self.inner.write_at(offset, bytes)?;
+        if self.pretend { self.sync() } else { Ok(()) }
     }
 
     fn sync(&self) -> io::Result<()> {
@@ -235,6 +300,9 @@ impl DiskFile for WeakenedFile {
         let temporary = name.ends_with(".tmp");
         let left_out = match self.disk.skip {
             Step::BatchSync => name.starts_with("segment-") && !temporary,
+            Step::SealedSync | Step::MarkerSync => {
+                !temporary && self.unsynced.swap(false, Ordering::Relaxed)
+            }
             Step::SegmentSync => name.starts_with("segment-") && temporary,
             Step::SnapshotSync => name.starts_with("snapshot-") && temporary,
             Step::RewriteSync => self.only_rewritten.swap(false, Ordering::Relaxed),
