@@ -301,6 +301,76 @@ fn a_salvage_that_is_cut_short_leaves_no_store_and_takes_nothing() {
     assert!(opened >= 1 && refused > 8, "{opened} opened, {refused} refused");
 }
 
+/// Makes a store whose newest snapshot is followed by nothing, and gives that snapshot's name.
+fn compacted(seed: u64, accounts: u32) -> (SimDisk, String) {
+    let disk = SimDisk::new(seed);
+    let (journal, _) = options(&disk, seed).create("").unwrap();
+    (0..accounts).for_each(|number| issue(&journal, number).unwrap());
+    drive(&journal, journal.compact()).unwrap();
+    drop(journal);
+    let disk = disk.process_death();
+    let name = disk.files().into_keys().find(|name| name.starts_with("snapshot-")).unwrap();
+    (disk, name)
+}
+
+/// Salvages into a store that is sound, and gives what it shows and how much was lost.
+fn salvaged(from: &SimDisk) -> (Vec<AccountView>, u64) {
+    let (keys, into) = (keys(), from.sibling(12));
+    let plan = Salvage::new(&keys).plan(Arc::new(from.clone())).unwrap();
+    let losses = plan.write(Arc::new(into.clone())).unwrap().losses;
+    let found = inspect::verify(&into, Some(&keys), &mut |_| ()).unwrap();
+    assert_eq!((found.verdict, found.problems.len()), (Verdict::Clean, 0), "{found:?}");
+    options(&into, 13).open("").unwrap();
+    (read(Arc::new(into.process_death())).unwrap(), losses)
+}
+
+#[test]
+fn where_no_file_names_the_segment_before_a_salvage_still_makes_a_store() {
+    let (disk, snapshot) = compacted(11, 20);
+    let before = read(Arc::new(disk.clone())).unwrap();
+    // The header names the segment that follows, and no record does.
+    disk.damage(&snapshot, |bytes| bytes[48..4096].fill(0));
+    let (after, losses) = salvaged(&disk);
+    assert_eq!((after, losses), (before, 0));
+}
+
+#[test]
+fn a_snapshot_that_is_gone_is_a_loss_also_where_nothing_follows_it() {
+    let (disk, snapshot) = compacted(17, 20);
+    let last_lsn = inspect::verify(&disk, Some(&keys()), &mut |_| ()).unwrap().last_lsn;
+    disk.damage(&snapshot, |bytes| bytes[..512].fill(0));
+    let keys = keys();
+    let plan = Salvage::new(&keys).plan(Arc::new(disk.clone())).unwrap();
+    let losses = plan.losses();
+    assert_eq!(losses.len(), 1, "{losses:?}");
+    assert_eq!((losses[0].file.as_str(), losses[0].last_lsn), (snapshot.as_str(), last_lsn));
+    // What was lost had LSNs, too, which are given to nothing else.
+    let into = plan.write(Arc::new(disk.sibling(18))).unwrap();
+    assert!(into.lsn >= last_lsn, "{} after {last_lsn}", into.lsn);
+}
+
+#[test]
+fn a_damaged_version_is_no_newer_format_to_salvage() {
+    let (disk, snapshot) = compacted(14, 20);
+    let before = read(Arc::new(disk.clone())).unwrap();
+    let (journal, _) = options(&disk, 15).open("").unwrap();
+    drop(journal);
+    let disk = disk.process_death();
+    let last = disk.files().into_keys().rfind(|name| name.starts_with("segment-")).unwrap();
+    for name in [snapshot, last] {
+        let disk = disk.copy();
+        disk.damage(&name, |bytes| bytes[11] ^= 0x20);
+        let error = options(&disk.copy(), 16).open("").unwrap_err();
+        assert!(matches!(error, Error::NewerFormat { .. }), "{error}");
+        assert_eq!(salvaged(&disk), (before.clone(), 0), "{name}");
+        // One that is newer in truth has its own right checksum.
+        disk.damage(&name, |bytes| bytes[100] ^= 1);
+        let keys = keys();
+        let refused = Salvage::new(&keys).plan(Arc::new(disk.clone())).unwrap_err();
+        assert!(matches!(refused, Error::NewerFormat { .. }), "{refused}");
+    }
+}
+
 #[test]
 fn looking_changes_nothing() {
     let disk = closed(10, 20);

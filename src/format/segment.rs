@@ -191,6 +191,11 @@ impl SegmentHeader {
         })
     }
 
+    /// Says whether only the version of a header is damaged, so that it looks like a newer format.
+    pub(crate) fn is_damaged_version(front: &[u8]) -> bool {
+        is_damaged_version(front, CRC_AT)
+    }
+
     /// Takes what is left of a damaged header, to salvage what stands behind it: its batches prove by
     /// their own checksums that the nonce is right, and sealed keys that they are. None where there
     /// is no store or nonce.
@@ -271,6 +276,17 @@ pub(super) fn file_version(bytes: &[u8], magic: [u8; 8]) -> Result<(), FileProbl
         Ok(version) if version > VERSION => Err(FileProblem::Newer(version)),
         _ => Ok(()),
     }
+}
+
+/// Says whether a file that claims to be of a newer format is a damaged one of this: then with the
+/// right version its header's checksum is right. Readers refuse it all the same [F-14].
+pub(super) fn is_damaged_version(front: &[u8], crc_at: usize) -> bool {
+    let Some(mut header) = front.first_chunk::<HEADER_BYTES>().copied() else { return false };
+    let crc_field = header.get(crc_at..).and_then(|rest| rest.first_chunk::<4>()).copied();
+    if let Some(version) = header.get_mut(8..12) {
+        version.copy_from_slice(&VERSION.to_le_bytes());
+    }
+    crc_field == Some(file_header_crc(&header, crc_at).to_le_bytes())
 }
 
 /// Computes the CRC of a file's header: over all of it but the CRC itself.

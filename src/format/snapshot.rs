@@ -2,7 +2,7 @@
 //! between them are in `block`.
 
 use super::layout::{BadField, layout};
-use super::segment::{FileProblem, WrappedKey, file_header_crc, file_version};
+use super::segment::{FileProblem, WrappedKey, file_header_crc, file_version, is_damaged_version};
 use super::{HEADER_BYTES, VERSION, crc};
 use crate::ids::{Lsn, Nonce, StoreId};
 
@@ -124,6 +124,11 @@ impl SnapshotHeader {
         assert!(check(&raw).is_ok(), "a snapshot is created with fields that the format allows");
         raw.crc = file_header_crc(&raw.encode(), CRC_AT);
         raw.encode().to_vec()
+    }
+
+    /// Says whether only the version of a header is damaged, so that it looks like a newer format.
+    pub(crate) fn is_damaged_version(front: &[u8]) -> bool {
+        is_damaged_version(front, CRC_AT)
     }
 
     /// Parses the first 4096 bytes of a file.

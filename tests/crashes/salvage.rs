@@ -171,7 +171,10 @@ fn salvage_damaged(
 ) -> Result<(), String> {
     let (log, setting) = (&sound.log, &sound.setting);
     let before = disk.digest();
-    let found = look(disk)?;
+    let found = match verify(disk, Some(&keys()), &mut |_| ()) {
+        Ok(found) => Some(found),
+        Err(error) => damage::expect_loud(&error).map(|()| None)?,
+    };
     let into = disk.sibling(1);
     let written = copy(disk, &into, setting);
     if disk.digest() != before {
@@ -181,7 +184,10 @@ fn salvage_damaged(
         Ok(losses) => losses,
         Err(error) => {
             tally.salvage("nothing left to save");
-            return damage::expect_loud(&error);
+            return match error {
+                Error::NewerFormat { .. } => Err(format!("damage is called: {}", chain(&error))),
+                error => damage::expect_loud(&error),
+            };
         }
     };
     let after = look(&into)?;
@@ -191,8 +197,13 @@ fn salvage_damaged(
     find_secrets(&into)?;
     let (journal, _) = setting.options(&into).open("/simulated").map_err(|error| chain(&error))?;
     let saved = view::of_journal(&journal).map_err(|error| chain(&error))?;
+    let (next, last) = (journal.stats().submitted, log.facts().last().map_or(0, |(lsn, _)| lsn));
+    if next.0 <= last {
+        return Err(format!("LSN {last} was given out, and a salvaged store goes on at {next}"));
+    }
     // Where no marker proves the last batch, and that is said, damage there is a torn write.
-    let looks_torn = found.verdict <= Verdict::Torn && !found.last_batch_proven;
+    let is_torn = |found: &Verification| found.verdict <= Verdict::Torn && !found.last_batch_proven;
+    let looks_torn = found.as_ref().is_some_and(is_torn);
     let least = if looks_torn { sound.before_last_batch.min(log.floor()) } else { log.floor() };
     nothing_is_invented(log, &saved)?;
     if losses.is_empty() {
@@ -200,7 +211,7 @@ fn salvage_damaged(
         return log.shows(&saved, least).map(drop);
     }
     tally.salvage("damaged, with losses");
-    if found.problems.is_empty() {
+    if found.is_some_and(|found| found.problems.is_empty()) {
         return Err(format!("what is lost was not found before: {losses:?}"));
     }
     let lost = Lost { log, losses: &losses, least };

@@ -48,7 +48,9 @@ impl Gathered {
         let front = read(&*file, 0, HEADER_BYTES).map_err(io())?;
         let header = match SnapshotHeader::parse(&front) {
             Ok(header) if header.lsn == lsn => Some(header),
-            Err(SnapshotError::NewerFormat(version)) => {
+            Err(SnapshotError::NewerFormat(version))
+                if !SnapshotHeader::is_damaged_version(&front) =>
+            {
                 return Err(Error::NewerFormat { file: name, version });
             }
             _ => SnapshotHeader::guess(&front, lsn),

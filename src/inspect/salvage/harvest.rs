@@ -92,7 +92,8 @@ fn is_sound(disk: &dyn Disk) -> Result<bool, Error> {
     });
     match found {
         Ok(found) => Ok(found.verdict <= Verdict::Torn),
-        Err(Error::Corrupt(_) | Error::Io { .. }) => Ok(false),
+        // A format that is newer in truth was refused when the files were looked at.
+        Err(Error::Corrupt(_) | Error::Io { .. } | Error::NewerFormat { .. }) => Ok(false),
         Err(error) => Err(error),
     }
 }
@@ -125,7 +126,8 @@ impl Harvest {
 
     /// Returns the LSN that the new snapshot gets: above all that were ever given out.
     pub(super) fn lsn(&self) -> Lsn {
-        Lsn(self.last_lsn.0.max(1)).plus(self.unknown_lsns)
+        let lost = self.losses.iter().map(|loss| loss.last_lsn).max().unwrap_or_default();
+        self.last_lsn.max(lost).max(Lsn(1)).plus(self.unknown_lsns)
     }
 
     pub(super) fn in_doubt(&self) -> Vec<OperationView> {

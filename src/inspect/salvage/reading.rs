@@ -212,7 +212,8 @@ impl Reading<'_, '_> {
         }
         let covered = harvest.base.as_ref().map(|base| base.header().tail_number);
         let missing = !harvest.losses.is_empty();
-        harvest.losses.extend(sources.unreadable(covered.unwrap_or_default(), missing));
+        let covered = covered.unwrap_or_default();
+        harvest.losses.extend(sources.unreadable(covered, missing, harvest.last_lsn));
         let frame_bytes = FRAME_BYTES_MIN as u64;
         let lost_bytes: u64 = harvest.losses.iter().map(|loss| loss.bytes).sum();
         harvest.unknown_lsns = lost_bytes / frame_bytes;

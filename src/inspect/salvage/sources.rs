@@ -74,7 +74,9 @@ impl Sources {
         self.last_number = self.last_number.max(number);
         let (header, guessed) = match SegmentHeader::parse(&front) {
             Ok(header) => (Some(header), false),
-            Err(SegmentError::NewerFormat(version)) => {
+            Err(SegmentError::NewerFormat(version))
+                if !SegmentHeader::is_damaged_version(&front) =>
+            {
                 return Err(Error::NewerFormat { file: name, version });
             }
             Err(_) => (SegmentHeader::guess(&front, number, bytes), true),
@@ -181,11 +183,17 @@ impl Sources {
     }
 
     /// Returns the files of which nothing can be read, but segments below `covered`, and snapshots
-    /// where nothing is missing in their place.
-    pub(super) fn unreadable(&self, covered: u64, missing: bool) -> impl Iterator<Item = Loss> {
+    /// where nothing is missing in their place: neither within what was read up to `last_lsn`, nor
+    /// behind it.
+    pub(super) fn unreadable(
+        &self,
+        covered: u64,
+        missing: bool,
+        last_lsn: Lsn,
+    ) -> impl Iterator<Item = Loss> {
         let counts = move |loss: &&Loss| match Name::parse(&loss.file) {
             Name::Segment(number) => number >= covered,
-            Name::Snapshot(_) => missing,
+            Name::Snapshot(lsn) => missing || lsn > last_lsn,
             _ => true,
         };
         self.losses.iter().filter(counts).cloned()

@@ -69,7 +69,11 @@ fn write_segment(
         incarnation: harvest.incarnation.saturating_add(1),
     };
     let lsn = harvest.lsn();
-    let (predecessor, predecessor_end) = harvest.last_segment;
+    let (mut predecessor, predecessor_end) = harvest.last_segment;
+    if predecessor.is_none() {
+        // Nothing says any more which segment it was; that there was one must be said [F-31].
+        predecessor = Nonce::from_bytes(draw(seams)?);
+    }
     let opened = Opened {
         predecessor,
         predecessor_end,
