@@ -96,13 +96,13 @@ fn no_short_history_has_a_bad_moment() {
 #[test]
 fn what_a_salvage_does_not_save_it_lists() {
     let mut tally = Tally::default();
-    let failure = (0..100).find_map(|seed| {
+    let failure = (0..80).find_map(|seed| {
         let failure = salvage::of_damaged(&plan_of(2 * seed), &mut tally).err()?;
         Some(format!("seed {}: {failure}", 2 * seed))
     });
     println!("{:?} of {:?}", tally.salvages, tally.during);
     assert_eq!(failure, None);
-    assert!(tally.salvages["damaged, with losses"] > 100);
+    assert!(tally.salvages["damaged, with losses"] > 50);
 }
 
 /// The same for a salvage's own care.

@@ -185,6 +185,8 @@ fn salvage_damaged(
         Err(error) => {
             tally.salvage("nothing left to save");
             return match error {
+                // The one copy of the store's key is what was damaged.
+                Error::Key(_) => Ok(()),
                 Error::NewerFormat { .. } => Err(format!("damage is called: {}", chain(&error))),
                 error => damage::expect_loud(&error),
             };
