@@ -77,20 +77,19 @@ pub(crate) fn settle(
         rewrite(disk, link)
             .map_err(Error::io("rewriting the unproven end", &*link.segment.name))?;
     }
-    let sync_dir = || disk.sync_dir().map_err(Error::io("syncing the directory", disk.path()));
-    sync_dir()?;
+    disk.sync_dir().map_err(Error::io("syncing the directory", disk.path()))?;
     let covered = survey.covered.iter().map(|number| segment_name(*number));
     let leftovers = temporaries.iter().chain(&survey.prepared).cloned().chain(covered);
-    let mut removed = false;
+    // A name that comes back is a leftover once more, so no sync of the directory follows.
     for name in leftovers {
         match disk.remove(&name) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(Error::io("removing a leftover", name)(error));
             }
-            _ => removed = true,
+            _ => {}
         }
     }
-    if removed { sync_dir() } else { Ok(()) }
+    Ok(())
 }
 
 /// The last segment, and the one before it while the last has no batch yet: until then nothing

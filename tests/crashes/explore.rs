@@ -18,7 +18,7 @@ use crate::sim::{Cut, Moment, Rng, SimDisk, SimOptions, Step};
 const DEPTH_MAX: usize = 6;
 
 /// Of a hundred stores that a crash left, so many are salvaged, and the copy goes on.
-const SALVAGE_PERCENT: u64 = 2;
+const SALVAGE_PERCENT: u64 = 1;
 
 /// How thoroughly a history is tried, and what luck it has.
 #[derive(Debug, Clone, Copy)]

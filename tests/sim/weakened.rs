@@ -31,8 +31,6 @@ pub enum Step {
     DirSyncAfterSnapshot,
     /// The sync of the directory after a compaction removed what its snapshot covers.
     DirSyncAfterRetiring,
-    /// The sync of the directory after a recovery removed what it found left over.
-    DirSyncAfterClearing,
     /// The sync of the directory by a process that has not changed it.
     DirSyncBeforeServing,
     /// Recovery's rewriting with identical bytes.
@@ -44,7 +42,7 @@ pub enum Step {
 }
 
 impl Step {
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 12] = [
         Self::BatchSync,
         Self::SealedSync,
         Self::MarkerSync,
@@ -53,7 +51,6 @@ impl Step {
         Self::DirSyncAfterSegment,
         Self::DirSyncAfterSnapshot,
         Self::DirSyncAfterRetiring,
-        Self::DirSyncAfterClearing,
         Self::DirSyncBeforeServing,
         Self::Rewrite,
         Self::RewriteOfSealed,
@@ -111,8 +108,6 @@ struct Shared {
     changed: Mutex<Vec<(Change, String)>>,
     /// Whether this process ever changed the directory.
     ever_changed: AtomicBool,
-    /// Whether it ever renamed a file, which it does only once it has recovered.
-    ever_renamed: AtomicBool,
     /// The names of open files, which renames change.
     names: Mutex<HashMap<String, Arc<Mutex<String>>>>,
 }
@@ -156,8 +151,7 @@ impl Weakened {
         match self.skip {
             Step::DirSyncAfterSegment => only(Change::Renamed, "segment-"),
             Step::DirSyncAfterSnapshot => only(Change::Renamed, "snapshot-"),
-            Step::DirSyncAfterRetiring => only(Change::Removed, "") && self.has_renamed(),
-            Step::DirSyncAfterClearing => only(Change::Removed, "") && !self.has_renamed(),
+            Step::DirSyncAfterRetiring => only(Change::Removed, ""),
             Step::DirSyncBeforeServing => {
                 changed.is_empty() && !self.shared.ever_changed.load(Ordering::Relaxed)
             }
@@ -165,14 +159,7 @@ impl Weakened {
         }
     }
 
-    fn has_renamed(&self) -> bool {
-        self.shared.ever_renamed.load(Ordering::Relaxed)
-    }
-
     fn note(&self, change: Change, name: &str) {
-        if change == Change::Renamed {
-            self.shared.ever_renamed.store(true, Ordering::Relaxed);
-        }
         self.shared.changed.lock().unwrap().push((change, name.to_owned()));
         self.shared.ever_changed.store(true, Ordering::Relaxed);
     }
