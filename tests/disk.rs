@@ -1,21 +1,5 @@
 //! The real disk on a real directory: what it refuses, what it locks, and that bytes come back.
-#![allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::disallowed_methods,
-    clippy::print_stdout,
-    clippy::print_stderr,
-    clippy::cast_possible_truncation,
-    clippy::string_slice,
-    clippy::needless_borrows_for_generic_args,
-    clippy::manual_is_multiple_of,
-    clippy::large_enum_variant,
-    clippy::mem_forget,
-    unreachable_pub,
-    dead_code,
-    reason = "tests may, and share modules of which each uses a part"
-)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods, reason = "a test may")]
 
 use std::fs::{self, Permissions};
 use std::io::{self, BufRead as _, BufReader, Write as _};

@@ -10,23 +10,7 @@
 //! - it issues in a task of its own, since a browser that goes away must not cut the call;
 //! - it adopts before its transaction commits, and releases when it is rolled back;
 //! - it refreshes through the journal, where one caller gets the ticket and the others `Busy`.
-#![allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::disallowed_methods,
-    clippy::print_stdout,
-    clippy::print_stderr,
-    clippy::cast_possible_truncation,
-    clippy::string_slice,
-    clippy::needless_borrows_for_generic_args,
-    clippy::manual_is_multiple_of,
-    clippy::large_enum_variant,
-    clippy::mem_forget,
-    unreachable_pub,
-    dead_code,
-    reason = "tests may, and share modules of which each uses a part"
-)]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may")]
 #![cfg(all(feature = "client", feature = "sandbox"))]
 
 use std::collections::{HashMap, HashSet};

@@ -1,23 +1,7 @@
 //! Looking at stores and salvaging them on a simulated disk: beside a writer whose sync fails,
 //! between any two steps of a compaction, on sectors that cannot be read, and through a crash at
 //! every operation of a salvage.
-#![allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::disallowed_methods,
-    clippy::print_stdout,
-    clippy::print_stderr,
-    clippy::cast_possible_truncation,
-    clippy::string_slice,
-    clippy::needless_borrows_for_generic_args,
-    clippy::manual_is_multiple_of,
-    clippy::large_enum_variant,
-    clippy::mem_forget,
-    unreachable_pub,
-    dead_code,
-    reason = "tests may, and share modules of which each uses a part"
-)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test may")]
 
 mod sim;
 

@@ -1,21 +1,5 @@
 //! Imports go down only: from a room to those below it, as src/lib.rs lists them.
-#![allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::disallowed_methods,
-    clippy::print_stdout,
-    clippy::print_stderr,
-    clippy::cast_possible_truncation,
-    clippy::string_slice,
-    clippy::needless_borrows_for_generic_args,
-    clippy::manual_is_multiple_of,
-    clippy::large_enum_variant,
-    clippy::mem_forget,
-    unreachable_pub,
-    dead_code,
-    reason = "tests may, and share modules of which each uses a part"
-)]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test may")]
 
 use std::collections::BTreeMap;
 use std::fs;

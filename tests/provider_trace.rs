@@ -1,22 +1,6 @@
 //! What a provider's calls leave in a trace. Alone in its process: whoever first comes past an
 //! event decides for all threads whether it is of interest.
-#![allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::disallowed_methods,
-    clippy::print_stdout,
-    clippy::print_stderr,
-    clippy::cast_possible_truncation,
-    clippy::string_slice,
-    clippy::needless_borrows_for_generic_args,
-    clippy::manual_is_multiple_of,
-    clippy::large_enum_variant,
-    clippy::mem_forget,
-    unreachable_pub,
-    dead_code,
-    reason = "tests may, and share modules of which each uses a part"
-)]
+#![allow(clippy::unwrap_used, reason = "a test may")]
 #![cfg(all(feature = "client", feature = "sandbox"))]
 
 use std::io;

@@ -2,23 +2,7 @@
 //!
 //! A crash suite is worth no more than the disk under it, so this file looks for each thing that
 //! journal-format.md, "Media", says may happen, and checks that nothing else does.
-#![allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::disallowed_methods,
-    clippy::print_stdout,
-    clippy::print_stderr,
-    clippy::cast_possible_truncation,
-    clippy::string_slice,
-    clippy::needless_borrows_for_generic_args,
-    clippy::manual_is_multiple_of,
-    clippy::large_enum_variant,
-    clippy::mem_forget,
-    unreachable_pub,
-    dead_code,
-    reason = "tests may, and share modules of which each uses a part"
-)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may")]
 
 mod sim;
 

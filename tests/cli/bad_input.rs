@@ -100,12 +100,18 @@ fn a_store_that_another_process_owns() {
 fn a_newer_format() {
     let store = Store::compacted(10);
     let segment = store.segments().pop().unwrap();
-    damage(&segment, |bytes| bytes[8] = 2);
+    // With the right checksum: else it is salvaged as a damaged one of format 1.
+    let of_format = |bytes: &mut Vec<u8>, version: u8| {
+        bytes[8] = version;
+        let crc = crc32fast::hash(&[&bytes[..12], &bytes[16..4096]].concat());
+        bytes[12..16].copy_from_slice(&crc.to_le_bytes());
+    };
+    damage(&segment, |bytes| of_format(bytes, 2));
     let name = segment.file_name().unwrap().to_str().unwrap();
     all_say(&store, 1, &[name, "format 2", "format 1", "the version of tokenwal that wrote it"]);
-    damage(&segment, |bytes| bytes[8] = 1);
+    damage(&segment, |bytes| of_format(bytes, 1));
     let snapshot = store.snapshots().remove(0);
-    damage(&snapshot, |bytes| bytes[8] = 3);
+    damage(&snapshot, |bytes| of_format(bytes, 3));
     all_say(&store, 1, &["snapshot-", "format 3"]);
 }
 

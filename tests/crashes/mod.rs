@@ -7,7 +7,6 @@ pub mod calls;
 pub mod damage;
 pub mod exhaustive;
 pub mod explore;
-pub mod logs;
 pub mod model;
 pub mod plan;
 pub mod salvage;

@@ -21,11 +21,6 @@ impl SimClock {
     pub fn advance_ms(&self, by: u64) {
         self.0.fetch_add(by, Ordering::Relaxed);
     }
-
-    /// Sets the clock, also back, as a person or a time server may.
-    pub fn set_ms(&self, to: u64) {
-        self.0.store(to, Ordering::Relaxed);
-    }
 }
 
 impl Clock for SimClock {
