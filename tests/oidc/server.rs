@@ -213,6 +213,17 @@ impl Log {
         })
     }
 
+    /// Returns the token that a refresh with this one was carried out to issue.
+    pub(crate) fn refreshed_to(&self, token: &str) -> Option<String> {
+        let mut requests = self.requests.values();
+        let request = requests.find(|request| {
+            request.committed
+                && request.route == "token"
+                && request.presented.as_deref() == Some(token)
+        });
+        request?.issued.clone()
+    }
+
     /// Returns the token that a refresh in doubt issued, if it reached the server; the answer must
     /// have been on its way at the kill.
     pub(crate) fn successor(&self, token: &str, killed_at_ms: u64) -> Option<String> {
