@@ -6,7 +6,11 @@
 //! so that a corpus which no longer reaches what it was made for is noticed.
 #![allow(dead_code, reason = "each fuzz target uses one function")]
 
+mod directory;
+mod mend;
+
 use tokenwal::internals::codec::{Doubt, Names, Pair, Plain, Refusal};
+use tokenwal::internals::format::HEADER_BYTES;
 use tokenwal::internals::format::batch::{BATCH_HEADER_BYTES, BatchBuffer, BatchHeader, Geometry};
 use tokenwal::internals::format::block::{
     Block, BlockFault, BlockItem, BlockKind, IndexItem, Items, OpenItem,
@@ -16,14 +20,17 @@ use tokenwal::internals::format::frame::{Expect, Frames};
 use tokenwal::internals::format::record::{Record, body_crc, encode_record, set_lsn};
 use tokenwal::internals::format::segment::{SegmentHeader, WrappedKey};
 use tokenwal::internals::format::snapshot::{Footer, SnapshotHeader};
-use tokenwal::internals::format::{HEADER_BYTES, crc, frame};
 use tokenwal::internals::seal::{DataKey, MacKey};
 use tokenwal::{Lsn, Nonce, SystemEntropy};
 
 const NONCE: Nonce = Nonce::from_bytes(*b"fuzzing a segmen");
 const PLACE: u64 = HEADER_BYTES as u64;
 const SNAPSHOT_LSN: Lsn = Lsn(1 << 32);
-const BLOCK_HEADER_BYTES: usize = 40;
+
+/// A whole directory: a store, and what was done to its files. Says whether it opens.
+pub fn directory(data: &[u8]) -> bool {
+    directory::run(data)
+}
 
 /// A record: decoding and encoding give back the same bytes.
 pub fn record(data: &[u8]) -> bool {
@@ -51,7 +58,7 @@ pub fn plain(data: &[u8]) -> bool {
 pub fn batch(data: &[u8]) -> bool {
     let _ = SegmentHeader::parse(data);
     let mut mended = data.to_vec();
-    mend_batch(&mut mended);
+    mend::batch(&mut mended, NONCE, PLACE);
     read_batch(&mended);
     read_batch(data)
 }
@@ -93,28 +100,11 @@ fn encode_batch(records: &[Record<'_>]) -> Option<Vec<u8>> {
     Some(finished)
 }
 
-fn mend_batch(data: &mut [u8]) {
-    let Some((header, mut frames)) = data.split_at_mut_checked(BATCH_HEADER_BYTES) else { return };
-    let sum = crc(&[&NONCE.to_bytes(), &PLACE.to_le_bytes(), header.get(4..).unwrap_or_default()]);
-    put(header, 0, sum);
-    let mut place = PLACE + BATCH_HEADER_BYTES as u64;
-    while let Some(length) = get(frames, 8).filter(|length| *length >= 32) {
-        let Some((frame, rest)) = frames.split_at_mut_checked(8 + length) else { return };
-        let body = crc(&[frame.get(40..).unwrap_or_default()]);
-        put(frame, 4, body);
-        let record_header = frame.get(8..).and_then(<[u8]>::first_chunk).expect("it has 32 bytes");
-        let head = frame::head_crc(NONCE, place, body, record_header);
-        put(frame, 0, head);
-        place += 8 + length as u64;
-        frames = rest;
-    }
-}
-
 /// A snapshot's blocks and footer, as they stand behind a header.
 pub fn snapshot(data: &[u8]) -> bool {
     let _ = SnapshotHeader::parse(data);
     let mut mended = data.to_vec();
-    mend_snapshot(&mut mended);
+    mend::blocks(&mut mended, NONCE, PLACE);
     read_snapshot(&mended);
     read_snapshot(data)
 }
@@ -176,33 +166,4 @@ where
     let mut again = ItemsBlock::new();
     items.map_while(Result::ok).for_each(|item| again.push(&item));
     again.finish(NONCE, place).to_vec()
-}
-
-fn mend_snapshot(data: &mut [u8]) {
-    let mut rest = data;
-    let mut place = PLACE;
-    while rest.len() > 64 {
-        let Some(length) = get(rest, 4) else { return };
-        let Some((block, behind)) = rest.split_at_mut_checked(BLOCK_HEADER_BYTES + length) else {
-            return;
-        };
-        let covered = block.get(4..).unwrap_or_default();
-        let sum = crc(&[&NONCE.to_bytes(), &place.to_le_bytes(), covered]);
-        put(block, 0, sum);
-        place += (BLOCK_HEADER_BYTES + length) as u64;
-        rest = behind;
-    }
-    let sum = crc(&[&NONCE.to_bytes(), rest.get(4..).unwrap_or_default()]);
-    put(rest, 0, sum);
-}
-
-fn get(bytes: &[u8], at: usize) -> Option<usize> {
-    let field = bytes.get(at..)?.first_chunk::<4>()?;
-    usize::try_from(u32::from_le_bytes(*field)).ok()
-}
-
-fn put(bytes: &mut [u8], at: usize, sum: u32) {
-    if let Some(field) = bytes.get_mut(at..).and_then(<[u8]>::first_chunk_mut::<4>) {
-        *field = sum.to_le_bytes();
-    }
 }

@@ -67,3 +67,8 @@ fn record() {
 fn snapshot() {
     replay("snapshot", shim::snapshot);
 }
+
+#[test]
+fn directory() {
+    replay("directory", shim::directory);
+}
