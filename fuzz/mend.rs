@@ -11,13 +11,16 @@ const FOOTER_BYTES: usize = 64;
 /// Batches stand at multiples of the block size only, of which this is the smallest.
 const BLOCK_BYTES_MIN: usize = 512;
 
-/// The header of a file, and all that stands behind it.
-pub fn file(data: &mut [u8]) {
+/// The header of a file, and all that stands behind it, but for batches that are as they were: one
+/// that was torn stays torn.
+pub fn file(data: &mut [u8], before: &[u8]) {
+    let same_header = data.get(..HEADER_BYTES) == before.get(..HEADER_BYTES);
+    let before = if same_header { before.get(HEADER_BYTES..) } else { None };
     let Some((header, rest)) = data.split_at_mut_checked(HEADER_BYTES) else { return };
     let sum = crc(&[&header[..12], &header[16..]]);
     put(header, 12, sum);
     match header.first_chunk::<8>() {
-        Some(b"TOKENWAL") => batches(rest, nonce_at(header, 48)),
+        Some(b"TOKENWAL") => batches(rest, nonce_at(header, 48), before.unwrap_or_default()),
         Some(b"TWALSNAP") => blocks(rest, nonce_at(header, 32), HEADER_BYTES as u64),
         _ => {}
     }
@@ -35,10 +38,12 @@ pub fn number(data: &mut [u8], number: u64) {
     }
 }
 
-fn batches(data: &mut [u8], nonce: Nonce) {
+fn batches(data: &mut [u8], nonce: Nonce, before: &[u8]) {
     for at in (0..data.len()).step_by(BLOCK_BYTES_MIN) {
         let rest = &mut data[at..];
-        if rest.get(4..8) == Some(b"JWTB") {
+        let length = get(rest, 8).unwrap_or_default();
+        let is_changed = rest.get(..length) != before.get(at..).and_then(|old| old.get(..length));
+        if rest.get(4..8) == Some(b"JWTB") && is_changed {
             batch(rest, nonce, (HEADER_BYTES + at) as u64);
         }
     }

@@ -206,14 +206,15 @@ impl<'a> Input<'a> {
 }
 
 impl Mend {
-    pub fn files(self, image: &mut Image) {
+    /// Mends what is not as it was `before`.
+    pub fn files(self, image: &mut Image, before: &Image) {
         for (name, bytes) in image.iter_mut().filter(|(name, _)| *name != LOCK) {
             let bytes: &mut Vec<u8> = Arc::make_mut(bytes);
             if let Some((_, number, _)) = number_of(name).filter(|_| self.numbers) {
                 mend::number(bytes, number);
             }
             if self.checksums {
-                mend::file(bytes);
+                mend::file(bytes, before.get(name).map(|old| &***old).unwrap_or_default());
             }
         }
     }

@@ -17,10 +17,11 @@ use edits::Input;
 /// opened.
 pub fn run(data: &[u8]) -> bool {
     let mut input = Input::new(data);
-    let mut image = stores::store(input.byte());
+    let sound = stores::store(input.byte());
     let mend = input.mend();
+    let mut image = sound.clone();
     input.edit(&mut image);
-    mend.files(&mut image);
+    mend.files(&mut image, &sound);
 
     let found = expect::look(&MemoryDisk::of(&image));
     expect::salvage(&MemoryDisk::of(&image));
