@@ -34,12 +34,13 @@ pub(crate) fn look_beyond(
     let mut beyond = Beyond { last_nonzero: x, ..Beyond::default() };
     let geometry = header.geometry();
     let block_bytes = usize::try_from(header.block_bytes).unwrap_or(usize::MAX);
-    let mut window = Window::new(file);
+    let mut window = Window::new(file)?;
+    let end = header.segment_bytes.min(window.end());
     let mut offset = x - x.checked_rem(u64::from(header.block_bytes)).unwrap_or_default();
     // Headers within a batch that was looked at are not looked into again, lest hostile ones make
     // the same bytes be read over and over.
     let mut looked_through = 0;
-    while offset < header.segment_bytes {
+    while offset < end {
         let block = window.at(offset, block_bytes)?;
         let skip = usize::try_from(x.saturating_sub(offset)).unwrap_or(usize::MAX);
         let rest = block.get(skip..).unwrap_or_default();

@@ -104,11 +104,13 @@ pub(crate) fn scan<E: From<io::Error>>(
     sink: &mut dyn FnMut(Found<'_>) -> Result<(), E>,
 ) -> Result<Scan, E> {
     let header = task.header;
-    let limit = task.limit.unwrap_or(header.segment_bytes).min(header.segment_bytes);
     let geometry = header.geometry();
     let mut found = Scan::new(task.last_lsn);
     let mut expect = Expect::FirstOfSegment;
-    let mut window = Window::new(file);
+    let mut window = Window::new(file)?;
+    // A header may claim more than there is, and nothing stands there to look for.
+    let segment_end = header.segment_bytes.min(window.end());
+    let limit = task.limit.unwrap_or(segment_end).min(segment_end);
     let mut offset = FIRST_BATCH_AT;
     while offset < limit && found.sealed.is_none() {
         found.fault_at = offset;
@@ -300,7 +302,7 @@ pub(crate) fn peek_opened(
     file: &dyn DiskFile,
     header: &SegmentHeader,
 ) -> io::Result<Option<(Lsn, Opened)>> {
-    let mut window = Window::new(file);
+    let mut window = Window::new(file)?;
     let head = window.at(FIRST_BATCH_AT, BATCH_HEADER_BYTES)?;
     let Some(batch) = BatchHeader::parse(head, &header.geometry(), FIRST_BATCH_AT) else {
         return Ok(None);

@@ -9,18 +9,28 @@ const WINDOW_BYTES: usize = 1 << 20;
 /// Reads a file in windows, each large enough for a batch.
 pub(super) struct Window<'a> {
     file: &'a dyn DiskFile,
+    /// The file's length, beyond which nothing is asked for, whatever lengths in it claim.
+    end: u64,
     start: u64,
     bytes: Vec<u8>,
     filled: usize,
 }
 
 impl<'a> Window<'a> {
-    pub(super) fn new(file: &'a dyn DiskFile) -> Self {
-        Self { file, start: 0, bytes: Vec::new(), filled: 0 }
+    pub(super) fn new(file: &'a dyn DiskFile) -> io::Result<Self> {
+        let end = file.len()?;
+        Ok(Self { file, end, start: 0, bytes: Vec::new(), filled: 0 })
+    }
+
+    /// Returns the file's length.
+    pub(super) fn end(&self) -> u64 {
+        self.end
     }
 
     /// Returns up to `length` bytes from `offset`; fewer only where the file ends.
     pub(super) fn at(&mut self, offset: u64, length: usize) -> io::Result<&[u8]> {
+        let left = usize::try_from(self.end.saturating_sub(offset)).unwrap_or(usize::MAX);
+        let length = length.min(left);
         let inside = offset
             .checked_sub(self.start)
             .and_then(|skip| usize::try_from(skip).ok())
@@ -28,7 +38,7 @@ impl<'a> Window<'a> {
         let skip = match inside {
             Some(skip) => skip,
             None => {
-                self.bytes.resize(length.max(WINDOW_BYTES), 0);
+                self.bytes.resize(length.max(left.min(WINDOW_BYTES)), 0);
                 self.filled = self.file.read_at(offset, &mut self.bytes)?;
                 self.start = offset;
                 0
