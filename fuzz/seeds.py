@@ -61,12 +61,83 @@ def plains():
     }
 
 
+EDITS = ["flip", "write", "number", "near", "zero", "truncate", "extend", "copy", "move", "swap",
+         "double", "rename", "remove", "add"]
+NUMBERS = [0, 1, 4095, 4096, 1 << 16, (1 << 31) - 1, (1 << 32) - 1, (1 << 32) + 1, (1 << 64) - 1 >> 8,
+           (1 << 63) - 1, (1 << 64) - 2, (1 << 64) - 1]
+TAIL, SNAPSHOT, LEFTOVERS = range(3)
+CHECKSUMS, NUMBERS_IN_HEADERS = 1, 2
+
+
+def directory(store, mend, *edits):
+    """Says a directory as fuzz/directory/edits.rs reads it."""
+    data = bytes([store, mend])
+    for edit, file, *operands in edits:
+        data += bytes([EDITS.index(edit), file])
+        for operand in operands:
+            data += operand if isinstance(operand, bytes) else bytes([operand])
+    return data
+
+
+def place(block, within):
+    return bytes([block]) + within.to_bytes(2, "little")
+
+
+def neighbour(by):
+    """A new name: the number of the old one and so many more."""
+    return (by + 4) * 2 + 1
+
+
+def number(value):
+    """The operand of an edit `number`, eight bytes wide."""
+    return bytes([3, NUMBERS.index(value)])
+
+
+def directories():
+    """Files are counted in the order of their names; `LOCK` is 0, and the first segment 1."""
+    limit = (1 << 64) - 1
+    mended = CHECKSUMS | NUMBERS_IN_HEADERS
+    return {
+        "tail": directory(TAIL, 0),
+        "snapshot": directory(SNAPSHOT, 0),
+        "leftovers": directory(LEFTOVERS, 0),
+        "lock_note": directory(TAIL, 0, ("write", 0, place(0, 0), 8, b"pid x\xff\n-")),
+        "odd_names": directory(TAIL, 0, *(("add", 0, name * 2, bytes(8)) for name in (0, 1, 2, 7))),
+        "temporary": directory(SNAPSHOT, 0, ("add", 0, 10, bytes(8))),
+        "sealed_part_mended": directory(TAIL, 1, ("flip", 1, place(3, 350), 1)),
+        "hostile_flip": directory(TAIL, 0, ("flip", 1, place(3, 80), 4)),
+        "hostile_segment_bytes": directory(TAIL, 1, ("number", 1, place(0, 24), number((1 << 32) - 1))),
+        "hostile_batch_bytes": directory(
+            TAIL, 1, ("write", 1, place(0, 20), 4, b"\0\0\0\1"),
+            ("write", 1, place(4, 8), 4, b"\0\0\xff\0")),
+        "hostile_batch_length": directory(TAIL, 1, ("number", 1, place(4, 8), number(4096))),
+        "hostile_durable_through": directory(TAIL, 1, ("number", 1, place(4, 24), number(limit))),
+        "hostile_lsn": directory(TAIL, 1, ("number", 1, place(4, 80), number(limit))),
+        "hostile_first_lsn": directory(TAIL, 1, ("number", 1, place(1, 80), number(limit)),
+                                       ("number", 1, place(1, 16), number(limit))),
+        "hostile_record_length": directory(TAIL, 1, ("number", 1, place(4, 72), number(4096))),
+        "hostile_predecessor_end": directory(LEFTOVERS, 1, ("number", 5, place(1, 120), number(4096))),
+        "hostile_swap": directory(LEFTOVERS, 0, ("swap", 1, 3)),
+        "hostile_swap_mended": directory(LEFTOVERS, mended, ("swap", 1, 3)),
+        "hostile_double": directory(TAIL, mended, ("double", 1, neighbour(9))),
+        "hostile_rename": directory(TAIL, mended, ("rename", 1, neighbour(9))),
+        "hostile_remove": directory(TAIL, 0, ("remove", 1)),
+        "hostile_short": directory(TAIL, 0, ("truncate", 1, place(9, 100))),
+        "hostile_copy": directory(TAIL, 1, ("copy", 1, 2, 3, 5, 0)),
+        "hostile_zero": directory(TAIL, 0, ("zero", 1, place(2, 0), bytes([0, 16]))),
+        "long": directory(TAIL, 0, ("extend", 1, bytes([0, 16]), 1)),
+        "hostile_long_snapshot": directory(SNAPSHOT, 0, ("extend", 255, bytes([100, 0]), 1)),
+    }
+
+
 def main():
     kinds = one_of_each_kind()
     for name, data in kinds.items():
         write("record", name, data)
     for name, data in plains().items():
         write("plain", name, data)
+    for name, data in directories().items():
+        write("directory", name, data)
 
     opened = SegmentBuilder(1).opened(1)
     application = [data for name, data in kinds.items() if name not in layout.STRUCTURAL]

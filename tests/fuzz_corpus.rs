@@ -23,9 +23,15 @@ use std::path::Path;
 #[path = "../fuzz/shim.rs"]
 mod shim;
 
+/// How many ways of cutting an input short, and how many bits to flip in it.
+const MANY: (usize, usize) = (200, 200);
+
+/// As many as a few seconds allow where an input takes milliseconds.
+const FEW: (usize, usize) = (2, 3);
+
 /// Runs a target over its corpus, each input also cut short and with single bits flipped. An input
 /// decodes unless its name begins with `hostile`.
-fn replay(target: &str, run: fn(&[u8]) -> bool) {
+fn replay(target: &str, run: fn(&[u8]) -> bool, (cuts, flips): (usize, usize)) {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
     let mut names: Vec<_> = fs::read_dir(&corpus)
         .expect("every target has a corpus")
@@ -37,10 +43,10 @@ fn replay(target: &str, run: fn(&[u8]) -> bool) {
         let input = fs::read(corpus.join(&name)).expect("it can be read");
         let hostile = name.to_string_lossy().starts_with("hostile");
         assert_eq!(run(&input), !hostile, "{target}/{}", name.display());
-        for length in (0..input.len()).step_by(1 + input.len() / 200) {
+        for length in (0..input.len()).step_by(1 + input.len() / cuts) {
             run(&input[..length]);
         }
-        for bit in (0..input.len() * 8).step_by(1 + input.len() / 25) {
+        for bit in (0..input.len() * 8).step_by(1 + input.len() * 8 / flips) {
             let mut flipped = input.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
             run(&flipped);
@@ -50,25 +56,25 @@ fn replay(target: &str, run: fn(&[u8]) -> bool) {
 
 #[test]
 fn batch() {
-    replay("batch", shim::batch);
+    replay("batch", shim::batch, MANY);
 }
 
 #[test]
 fn plain() {
-    replay("plain", shim::plain);
+    replay("plain", shim::plain, MANY);
 }
 
 #[test]
 fn record() {
-    replay("record", shim::record);
+    replay("record", shim::record, MANY);
 }
 
 #[test]
 fn snapshot() {
-    replay("snapshot", shim::snapshot);
+    replay("snapshot", shim::snapshot, MANY);
 }
 
 #[test]
 fn directory() {
-    replay("directory", shim::directory);
+    replay("directory", shim::directory, FEW);
 }

@@ -22,12 +22,55 @@ pub struct MemoryDisk {
     reads: Arc<AtomicU64>,
 }
 
-type Shared = Arc<Mutex<Arc<Vec<u8>>>>;
+type Shared = Arc<Mutex<Bytes>>;
+
+/// A file's bytes, and its length: zeros that were written at the end take no room.
+#[derive(Debug, Clone, Default)]
+struct Bytes {
+    image: Arc<Vec<u8>>,
+    length: usize,
+}
+
+impl Bytes {
+    fn of(image: &Arc<Vec<u8>>) -> Self {
+        Self { image: Arc::clone(image), length: image.len() }
+    }
+
+    fn read(&self, from: usize, buffer: &mut [u8]) -> usize {
+        let from = from.min(self.length);
+        let read = buffer.len().min(self.length - from);
+        let there = self.image.get(from..).unwrap_or_default();
+        let copied = there.len().min(read);
+        buffer[..copied].copy_from_slice(&there[..copied]);
+        buffer[copied..read].fill(0);
+        read
+    }
+
+    fn write(&mut self, from: usize, bytes: &[u8]) {
+        let end = from + bytes.len();
+        self.length = self.length.max(end);
+        if from >= self.image.len() && bytes.iter().fold(0, |all, byte| all | byte) == 0 {
+            return;
+        }
+        let image = Arc::make_mut(&mut self.image);
+        image.resize(image.len().max(end), 0);
+        image[from..end].copy_from_slice(bytes);
+    }
+
+    fn whole(&self) -> Arc<Vec<u8>> {
+        if self.length == self.image.len() {
+            return Arc::clone(&self.image);
+        }
+        let mut whole = vec![0; self.length];
+        self.read(0, &mut whole);
+        Arc::new(whole)
+    }
+}
 
 impl MemoryDisk {
     pub fn of(image: &Image) -> Self {
         let shared = |(name, bytes): (&String, &Arc<Vec<u8>>)| {
-            (name.clone(), Arc::new(Mutex::new(Arc::clone(bytes))))
+            (name.clone(), Arc::new(Mutex::new(Bytes::of(bytes))))
         };
         let disk = Self::default();
         *disk.files.lock().unwrap() = image.iter().map(shared).collect();
@@ -36,7 +79,7 @@ impl MemoryDisk {
 
     pub fn image(&self) -> Image {
         let files = self.files.lock().unwrap();
-        files.iter().map(|(name, file)| (name.clone(), Arc::clone(&file.lock().unwrap()))).collect()
+        files.iter().map(|(name, file)| (name.clone(), file.lock().unwrap().whole())).collect()
     }
 
     /// Counts the reads since the last time.
@@ -103,7 +146,7 @@ impl Disk for MemoryDisk {
     }
 
     fn lock_note(&self) -> io::Result<Vec<u8>> {
-        Ok(self.named(LOCK).map(|note| note.lock().unwrap().to_vec()).unwrap_or_default())
+        Ok(self.named(LOCK).map(|note| note.lock().unwrap().whole().to_vec()).unwrap_or_default())
     }
 
     fn free_bytes(&self) -> io::Result<u64> {
@@ -129,23 +172,17 @@ struct MemoryFile {
 impl DiskFile for MemoryFile {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
         let bytes = self.bytes.lock().unwrap();
-        let most = BUFFER_BYTES_MAX.max(bytes.len());
+        let most = BUFFER_BYTES_MAX.max(bytes.length);
         assert!(buffer.len() <= most, "a buffer of {} bytes", buffer.len());
         self.reads.fetch_add(1, Ordering::Relaxed);
-        let from = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
-        let read = buffer.len().min(bytes.len() - from);
-        buffer[..read].copy_from_slice(&bytes[from..from + read]);
-        Ok(read)
+        Ok(bytes.read(usize::try_from(offset).unwrap_or(usize::MAX), buffer))
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         assert_ne!(self.access, Access::Read, "a write through a file that is open for reading");
         let from = usize::try_from(offset).expect("nobody writes so far out");
         assert!(from <= 64 << 20, "a write at {offset}");
-        let mut file = self.bytes.lock().unwrap();
-        let image = Arc::make_mut(&mut *file);
-        image.resize(image.len().max(from + bytes.len()), 0);
-        image[from..from + bytes.len()].copy_from_slice(bytes);
+        self.bytes.lock().unwrap().write(from, bytes);
         Ok(())
     }
 
@@ -154,7 +191,7 @@ impl DiskFile for MemoryFile {
     }
 
     fn len(&self) -> io::Result<u64> {
-        Ok(self.bytes.lock().unwrap().len() as u64)
+        Ok(self.bytes.lock().unwrap().length as u64)
     }
 
     fn writes_are_durable(&self) -> bool {
@@ -168,7 +205,7 @@ struct MemoryLock(MemoryDisk);
 impl DiskLock for MemoryLock {
     fn write_note(&self, note: &[u8]) -> io::Result<()> {
         let file = self.0.named(LOCK)?;
-        *file.lock().unwrap() = Arc::new(note.to_vec());
+        *file.lock().unwrap() = Bytes::of(&Arc::new(note.to_vec()));
         Ok(())
     }
 }

@@ -49,6 +49,8 @@ const NUMBERS: [u64; 12] = [
 pub struct Mend {
     checksums: bool,
     numbers: bool,
+    /// Salvage, which takes long, is left out.
+    pub quick: bool,
 }
 
 /// The operands that are left.
@@ -91,7 +93,7 @@ impl<'a> Input<'a> {
 
     pub fn mend(&mut self) -> Mend {
         let bits = self.byte();
-        Mend { checksums: bits & 1 == 1, numbers: bits & 2 == 2 }
+        Mend { checksums: bits & 1 == 1, numbers: bits & 2 == 2, quick: bits & 4 == 4 }
     }
 
     /// Carries out all edits.

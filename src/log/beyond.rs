@@ -2,11 +2,10 @@
 //! section 12).
 
 use super::scan::{FIRST_BATCH_AT, length_of};
-use super::window::Window;
+use super::window::{Window, last_nonzero};
 use crate::disk::DiskFile;
 use crate::format::batch::BatchHeader;
 use crate::format::frame::{Expect, Frame, Frames};
-use crate::format::layout::is_zero;
 use crate::format::segment::SegmentHeader;
 use crate::ids::AccountTag;
 use std::io;
@@ -44,9 +43,7 @@ pub(crate) fn look_beyond(
         let block = window.at(offset, block_bytes)?;
         let skip = usize::try_from(x.saturating_sub(offset)).unwrap_or(usize::MAX);
         let rest = block.get(skip..).unwrap_or_default();
-        // Nearly all of it is zero, which is quickly said of a whole block.
-        let last = if is_zero(rest) { None } else { rest.iter().rposition(|byte| *byte != 0) };
-        if let Some(last) = last {
+        if let Some(last) = last_nonzero(rest) {
             beyond.last_nonzero = offset.max(x) + last as u64 + 1;
             let batch = BatchHeader::parse(block, &geometry, offset).filter(|_| offset >= x);
             if let Some(batch) = batch {

@@ -16,8 +16,8 @@ use std::io;
 use std::sync::Arc;
 
 /// Beyond these a journal could run out of numbers; none that lived gets there.
-const NUMBER_MAX: u64 = u64::MAX >> 8;
-const LSN_MAX: u64 = u64::MAX >> 8;
+pub(crate) const NUMBER_MAX: u64 = u64::MAX >> 8;
+pub(crate) const LSN_MAX: u64 = u64::MAX >> 8;
 
 /// How much is written again at once.
 const CHUNK_BYTES: usize = 1 << 20;

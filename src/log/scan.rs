@@ -3,7 +3,7 @@
 //! Opening, verifying, replaying and salvaging all come through here. It implements
 //! journal-format.md, section 11, steps 4 and 5, and never writes.
 
-use super::window::Window;
+use super::window::{Window, last_nonzero};
 use crate::disk::DiskFile;
 use crate::format::HEADER_BYTES;
 use crate::format::batch::{BATCH_HEADER_BYTES, BatchHeader, Geometry};
@@ -272,7 +272,7 @@ impl Scan {
             }
             let skip = usize::try_from(from.saturating_sub(offset)).unwrap_or(usize::MAX);
             let rest = block.get(skip..).unwrap_or_default();
-            if let Some(last) = rest.iter().rposition(|byte| *byte != 0) {
+            if let Some(last) = last_nonzero(rest) {
                 nonzero_to = (offset.max(from) + last as u64 + 1).min(limit);
             }
             offset += stride;

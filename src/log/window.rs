@@ -48,3 +48,34 @@ impl<'a> Window<'a> {
         Ok(self.bytes.get(skip..end).unwrap_or_default())
     }
 }
+
+/// Finds the last byte that is not zero, chunk by chunk: most of what is looked at are zeros.
+pub(super) fn last_nonzero(bytes: &[u8]) -> Option<usize> {
+    let mut behind = bytes.len();
+    for chunk in bytes.rchunks(128) {
+        behind -= chunk.len();
+        if chunk.iter().fold(0, |all, byte| all | byte) != 0 {
+            return chunk.iter().rposition(|byte| *byte != 0).map(|last| behind + last);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_byte_is_found_wherever_it_stands() {
+        for length in [0, 1, 127, 128, 129, 4096] {
+            let zeros = vec![0; length];
+            assert_eq!(last_nonzero(&zeros), None);
+            for last in 0..length {
+                let mut bytes = zeros.clone();
+                bytes[last] = 1;
+                bytes[0] = 1;
+                assert_eq!(last_nonzero(&bytes), Some(last));
+            }
+        }
+    }
+}

@@ -72,7 +72,8 @@ pub(super) fn harvest(
         reading.read_segments(sources)?;
         reading.read_base()?;
         let harvest = reading.conclude(sources);
-        let weight = harvest.losses.iter().map(Loss::weight).sum();
+        let weights = harvest.losses.iter().map(Loss::weight);
+        let weight = weights.fold(0, u64::saturating_add);
         if weight == 0 {
             return Ok(harvest);
         }

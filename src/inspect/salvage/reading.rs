@@ -2,7 +2,7 @@
 
 use super::harvest::{Harvest, authentic, fold_entry};
 use super::loss::Loss;
-use super::sources::Sources;
+use super::sources::{LSN_MAX_KEPT, Sources};
 use crate::engine::accounts::{advance, concerned};
 use crate::engine::files::ReadSegment;
 use crate::engine::keychain::Keychain;
@@ -111,6 +111,11 @@ impl Reading<'_, '_> {
         begins: bool,
     ) -> Result<(), Stopped> {
         let record = &frame.record;
+        if record.lsn().0 > LSN_MAX_KEPT {
+            let what = "the record's LSN is higher than any journal counts";
+            self.lose_record(what, &place.segment.name, frame.offset, record);
+            return Ok(());
+        }
         if let Clear::Opened(opened) = record.clear {
             let due = opened.predecessor_lsn;
             if due > self.harvest.last_lsn {

@@ -13,10 +13,15 @@ use crate::format::segment::{SegmentError, SegmentHeader, WrappedKey};
 use crate::ids::{Lsn, Nonce, StoreId};
 use crate::keys::KeySource;
 use crate::log::listing::Listing;
+use crate::log::recover::{LSN_MAX, NUMBER_MAX};
 use crate::log::scan::{AtDamage, Found, Task, scan};
 use crate::log::survey::Segment;
 use std::collections::BTreeMap;
 use std::io;
+
+/// What claims an LSN above this one was not written by a journal; going on behind it would make a
+/// store that does not open.
+pub(super) const LSN_MAX_KEPT: u64 = LSN_MAX / 2;
 
 /// All that was found of a store.
 #[derive(Debug)]
@@ -71,7 +76,7 @@ impl Sources {
         let mut front = vec![0; HEADER_BYTES];
         let read = file.read_at(0, &mut front).map_err(failed())?;
         front.truncate(read);
-        self.last_number = self.last_number.max(number);
+        self.note_number(number);
         let (header, guessed) = match SegmentHeader::parse(&front) {
             Ok(header) => (Some(header), false),
             Err(SegmentError::NewerFormat(version))
@@ -109,8 +114,8 @@ impl Sources {
 
     fn read_snapshot(&mut self, disk: &dyn Disk, lsn: Lsn) -> Result<(), Error> {
         match Gathered::read(disk, lsn, &Patient::wrap)? {
-            Some(gathered) => self.snapshots.push(gathered),
-            None => {
+            Some(gathered) if lsn.0 <= LSN_MAX_KEPT => self.snapshots.push(gathered),
+            _ => {
                 let name = snapshot_name(lsn);
                 let what = "nothing of the snapshot can be read";
                 self.losses.push(Loss::of(what, &name, 0, 0).lsns(Lsn(1), lsn));
@@ -172,8 +177,15 @@ impl Sources {
             seen.push(segment.header.nonce);
             new
         });
-        let numbers = self.segments.iter().map(|segment| segment.header.number);
-        self.last_number = numbers.fold(self.last_number, u64::max);
+        let numbers: Vec<_> = self.segments.iter().map(|segment| segment.header.number).collect();
+        numbers.into_iter().for_each(|number| self.note_number(number));
+    }
+
+    /// Takes a number as one that the store has used, unless no store gets there.
+    fn note_number(&mut self, number: u64) {
+        if number <= NUMBER_MAX / 2 {
+            self.last_number = self.last_number.max(number);
+        }
     }
 
     /// Says whether the first segment is the one with which the store was created.
