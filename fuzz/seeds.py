@@ -126,7 +126,7 @@ def directories():
         "hostile_copy": directory(TAIL, 1, ("copy", 1, 2, 3, 5, 0)),
         "hostile_zero": directory(TAIL, 0, ("zero", 1, place(2, 0), bytes([0, 16]))),
         "long": directory(TAIL, 0, ("extend", 1, bytes([0, 16]), 1)),
-        "hostile_long_snapshot": directory(SNAPSHOT, 0, ("extend", 255, bytes([100, 0]), 1)),
+        "hostile_long_snapshot": directory(SNAPSHOT, 0, ("extend", 4, bytes([100, 0]), 1)),
     }
 
 

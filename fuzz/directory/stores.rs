@@ -70,8 +70,11 @@ impl Service<'_> {
         finish(self.journal, self.journal.begin(begin))
     }
 
-    pub fn settle(&self, ticket: Ticket, outcome: Outcome) -> Settled {
-        finish(self.journal, self.journal.settle(ticket, outcome)).expect("nothing hinders it")
+    pub fn settle(&self, ticket: Ticket, outcome: Outcome) -> Result<Settled, Error> {
+        finish(self.journal, self.journal.settle(ticket, outcome)).map_err(|failed| {
+            assert!(failed.outcome.is_some(), "what was not stored is gone");
+            failed.error
+        })
     }
 
     fn answer(&mut self, who: Option<&str>) -> Outcome {
@@ -91,7 +94,7 @@ impl Service<'_> {
     pub fn exchange(&mut self, who: Option<&str>) -> Result<(AccountTag, GrantId), Error> {
         let ticket = self.begin(Begin::exchange(&app()).holder(&holder()).scopes(["api"]))?;
         let answer = self.answer(who);
-        match self.settle(ticket, answer) {
+        match self.settle(ticket, answer)? {
             Settled::Issued(pair) => Ok((pair.account(), pair.grant())),
             other => panic!("settled as {other:?}"),
         }
@@ -100,8 +103,7 @@ impl Service<'_> {
     pub fn refresh(&mut self, account: AccountTag, grant: GrantId) -> Result<(), Error> {
         let ticket = self.begin(Begin::refresh(account, grant))?;
         let answer = self.answer(None);
-        self.settle(ticket, answer);
-        Ok(())
+        self.settle(ticket, answer).map(drop)
     }
 
     fn adopt(&self, account: AccountTag, grant: GrantId) {
@@ -206,15 +208,15 @@ fn few_of_everything(journal: &Journal) {
 
     let dead = service.begin(Begin::refresh(alice, grant)).unwrap();
     let refusal = Refusal::new(RefusalClass::Dead, 400, "invalid_grant", "expired", &[]);
-    service.settle(dead, Outcome::Refused(refusal));
+    service.settle(dead, Outcome::Refused(refusal)).unwrap();
     let doubted = service.begin(Begin::exchange(&app())).unwrap();
     let (tag, op) = (doubted.account(), doubted.op());
     let doubt = Doubt::new(DoubtReason::ConnectionLost).with_body(MARK.as_bytes().to_vec());
-    service.settle(doubted, Outcome::InDoubt(doubt));
+    service.settle(doubted, Outcome::InDoubt(doubt)).unwrap();
     done(Box::pin(journal.resolve(tag, op, ResolvedHow::Waived)));
     // Two operations stay open: one that is in doubt, and one whose process goes away.
     let doubted = service.begin(Begin::exchange(&app())).unwrap();
-    service.settle(doubted, Outcome::InDoubt(Doubt::new(DoubtReason::Timeout)));
+    service.settle(doubted, Outcome::InDoubt(Doubt::new(DoubtReason::Timeout))).unwrap();
     std::mem::forget(service.begin(Begin::revoke(alice, grant)));
 }
 

@@ -1,7 +1,7 @@
 //! The reader in Python as a process that answers a request a line (`answers.py`).
 
 use serde_json::Value;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
@@ -35,18 +35,26 @@ impl Answer {
 }
 
 impl Python {
-    pub(crate) fn start() -> Self {
+    /// Starts it; nothing where python3 is missing, which only in CI is a failure.
+    pub(crate) fn start() -> Option<Self> {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reader/answers.py");
-        let mut child = Command::new("python3")
+        let child = Command::new("python3")
             .arg("-B")
             .arg(script)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .spawn()
-            .expect("python3 is needed for this test, 3.9 or later");
+            .spawn();
+        let mut child = match child {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                assert!(std::env::var_os("CI").is_none(), "python3 is missing, 3.9 or later");
+                println!("skipped: python3 is missing, 3.9 or later");
+                return None;
+            }
+            child => child.expect("python3 starts"),
+        };
         let requests = child.stdin.take().unwrap();
         let answers = BufReader::new(child.stdout.take().unwrap());
-        Self { child, requests, answers }
+        Some(Self { child, requests, answers })
     }
 
     /// Asks about a directory; `mode` is an LSN to stop at, `live`, or empty.
