@@ -116,9 +116,9 @@ def directories():
         "hostile_first_lsn": directory(TAIL, 1, ("number", 1, place(1, 80), number(limit)),
                                        ("number", 1, place(1, 16), number(limit))),
         "hostile_record_length": directory(TAIL, 1, ("number", 1, place(4, 72), number(4096))),
-        "hostile_predecessor_end": directory(LEFTOVERS, 1, ("number", 5, place(1, 120), number(4096))),
-        "hostile_swap": directory(LEFTOVERS, 0, ("swap", 1, 3)),
-        "hostile_swap_mended": directory(LEFTOVERS, mended, ("swap", 1, 3)),
+        "hostile_predecessor_end": directory(LEFTOVERS, 1, ("number", 12, place(1, 120), number(4096))),
+        "hostile_swap": directory(LEFTOVERS, 0, ("swap", 11, 12)),
+        "hostile_swap_mended": directory(LEFTOVERS, mended, ("swap", 11, 12)),
         "hostile_double": directory(TAIL, mended, ("double", 1, neighbour(9))),
         "hostile_rename": directory(TAIL, mended, ("rename", 1, neighbour(9))),
         "hostile_remove": directory(TAIL, 0, ("remove", 1)),
@@ -126,7 +126,7 @@ def directories():
         "hostile_copy": directory(TAIL, 1, ("copy", 1, 2, 3, 5, 0)),
         "hostile_zero": directory(TAIL, 0, ("zero", 1, place(2, 0), bytes([0, 16]))),
         "long": directory(TAIL, 0, ("extend", 1, bytes([0, 16]), 1)),
-        "hostile_long_snapshot": directory(SNAPSHOT, 0, ("extend", 4, bytes([100, 0]), 1)),
+        "hostile_long_snapshot": directory(SNAPSHOT, 0, ("extend", 5, bytes([100, 0]), 1)),
     }
 
 

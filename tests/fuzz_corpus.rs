@@ -27,7 +27,7 @@ mod shim;
 const MANY: (usize, usize) = (200, 200);
 
 /// As many as a few seconds allow where an input takes milliseconds.
-const FEW: (usize, usize) = (6, 12);
+const FEW: (usize, usize) = (3, 6);
 
 /// Runs a target over its corpus, each input also cut short and with single bits flipped. An input
 /// decodes unless its name begins with `hostile`.
