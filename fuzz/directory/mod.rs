@@ -21,7 +21,7 @@ pub fn run(data: &[u8]) -> bool {
     let mend = input.mend();
     let mut image = sound.clone();
     input.edit(&mut image);
-    mend.files(&mut image, &sound);
+    mend.files(&mut image, sound);
 
     let found = expect::look(&MemoryDisk::of(&image));
     if !mend.quick {

@@ -11,6 +11,7 @@ use crate::engine::keychain::Keychain;
 use crate::engine::state::AccountState;
 use crate::engine::table::{Snapshot, TableWriter};
 use crate::error::Error;
+use crate::format::HEADER_BYTES;
 use crate::format::clear::Opened;
 use crate::format::frame::RECOVERY_LSN_GAP;
 use crate::format::name::{LOCK, snapshot_name, temporary_name};
@@ -69,11 +70,11 @@ fn write_segment(
         incarnation: harvest.incarnation.saturating_add(1),
     };
     let lsn = harvest.lsn();
-    let (mut predecessor, predecessor_end) = harvest.last_segment;
-    if predecessor.is_none() {
-        // Nothing says any more which segment it was; that there was one must be said [F-31].
-        predecessor = Nonce::from_bytes(draw(seams)?);
-    }
+    let (predecessor, predecessor_end) = match harvest.last_segment {
+        // Where nothing could be read there is no segment to name, and [F-31] asks for one.
+        (nonce, _) if nonce.is_none() => (Nonce::from_bytes(draw(seams)?), HEADER_BYTES as u64),
+        last => last,
+    };
     let opened = Opened {
         predecessor,
         predecessor_end,
