@@ -137,12 +137,14 @@ pub(super) struct Problems {
 
 impl Problems {
     pub(super) fn note(&mut self, problem: Problem) {
-        let (lsn, accounts) = (problem.lsn, problem.accounts.clone());
+        let (lsn, verdict, accounts) = (problem.lsn, problem.verdict, problem.accounts.clone());
         let place = (problem.file.clone(), problem.offset);
         let known = self.there.entry(place).or_insert(problem);
         if known.lsn.is_none() {
             known.lsn = lsn;
         }
+        // The first word says what is wrong, the worst how bad it is.
+        known.verdict = known.verdict.max(verdict);
         accounts.into_iter().for_each(|account| known.name(Some(account)));
     }
 
