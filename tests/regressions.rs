@@ -10,15 +10,15 @@
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tokenwal::disk::{Access, Disk, DiskFile, DiskLock, RealDisk};
 use tokenwal::{
-    Account, App, Begin, Cause, Confidence, Drive, Entropy, FixedKeys, Journal, NotSent, Options,
-    Outcome, Settled, SystemEntropy, TokenResponse, User, Work,
+    Account, App, Begin, Cause, Clock, Confidence, Drive, Entropy, FixedKeys, Holder, Journal,
+    NotSent, Options, Outcome, Settled, SystemEntropy, TokenResponse, User, Work,
 };
 
 const NOW_MS: u64 = 1_760_000_000_000;
@@ -579,4 +579,49 @@ fn a_compacted_journal_says_where_it_was_written() {
     knobs.elsewhere.store(false, Ordering::SeqCst);
     let (_, report) = options().open(&path).unwrap();
     assert_eq!(report.incarnation, 2);
+}
+
+/// A clock that stands still until it is set.
+#[derive(Debug)]
+struct Hand(AtomicU64);
+
+impl Clock for Hand {
+    fn now_ms(&self) -> u64 {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+#[test]
+fn what_a_compaction_dropped_is_not_revived_from_memory() {
+    const DAY_MS: u64 = 24 * 3600 * 1000;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store");
+    let clock = Arc::new(Hand(AtomicU64::new(NOW_MS)));
+    let options = || options().clock(clock.clone());
+    let (journal, _) = options().drive(Drive::Manual).create(&path).unwrap();
+    prepare(&journal);
+    let ticket = drive(&journal, journal.begin(Begin::exchange(&app()))).unwrap();
+    let settled = drive(&journal, journal.settle(ticket, issued("u1", "access", "refresh")));
+    let Ok(Settled::Issued(pair)) = settled else { panic!("{settled:?}") };
+    let (u1, holder) = (account("u1"), Holder::new("acme", "billing").unwrap());
+    let ended = journal.end(&u1, pair.grant(), Cause::RevokedByUs, Confidence::Certain);
+    drive(&journal, ended).unwrap();
+    clock.0.store(NOW_MS + 31 * DAY_MS, Ordering::SeqCst);
+    // The account is frozen with the secrets of a grant that ended long ago, and then changed.
+    let mut compact = Box::pin(journal.compact());
+    assert!(poll(compact.as_mut()).is_pending());
+    prepare(&journal);
+    assert!(journal.step(Work::Commit).unwrap());
+    drive(&journal, journal.release(&u1, pair.grant(), &holder)).unwrap();
+    assert!(poll(compact.as_mut()).is_pending());
+    drive(&journal, compact).unwrap();
+    // The snapshot has no secrets of it any more, and the segments that had are gone.
+    let revived = drive(&journal, journal.revive(&u1, pair.grant()));
+    assert!(matches!(revived, Err(tokenwal::Error::UnknownGrant { .. })), "{revived:?}");
+    drive(&journal, journal.compact()).unwrap();
+    let before = drive(&journal, journal.account(&u1)).unwrap().map(|view| view.grants);
+    drop(journal);
+    let (journal, _) = options().open(&path).unwrap();
+    let after = journal.blocking().account(&u1).unwrap().map(|view| view.grants);
+    assert_eq!(format!("{before:?}"), format!("{after:?}"));
 }

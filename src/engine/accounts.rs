@@ -37,6 +37,9 @@ impl Slot {
 
 pub(crate) type Slots = HashMap<AccountTag, Slot>;
 
+/// Accounts as they will be once a batch is durable.
+pub(crate) type States = HashMap<AccountTag, Arc<AccountState>>;
+
 /// The durable state of all accounts.
 #[derive(Debug, Default)]
 pub(crate) struct Accounts {
@@ -129,44 +132,14 @@ impl Accounts {
 
     /// Says whether an account is as it was seen.
     pub(crate) fn is_current(&self, seen: &Seen) -> bool {
-        match self.slot(seen.account) {
-            Some(slot) => slot.version() == seen.state.version,
+        let version = seen.state.version;
+        let is_same = match self.slot(seen.account) {
+            Some(slot) => slot.version() == version,
             // It was read from the snapshot that there still is; or it was nowhere, and is still:
             // without a snapshot one that ceases to exist leaves nothing behind.
-            None => {
-                let version = seen.state.version;
-                seen.epoch == self.epoch && (self.snapshot.is_some() || version.is_none())
-            }
-        }
-    }
-
-    /// Keeps states that were loaded for records that are now in flight, so that the records can
-    /// be applied when they are durable.
-    pub(crate) fn keep(&mut self, seen: &[Seen]) {
-        for seen in seen {
-            if !self.keeps(seen.account) {
-                self.touched.insert(seen.account, Slot::Folded(Arc::clone(&seen.state)));
-            }
-        }
-    }
-
-    /// Says whether an account's whole state is in memory.
-    pub(crate) fn keeps(&self, account: AccountTag) -> bool {
-        let folded = |slots: &Slots| matches!(slots.get(&account), Some(Slot::Folded(_)));
-        folded(&self.touched) || self.frozen.as_deref().is_some_and(folded)
-    }
-
-    /// Returns the state of an account that was kept.
-    pub(crate) fn kept(&self, account: AccountTag) -> Arc<AccountState> {
-        match self.find(account) {
-            Found::State(state) => state,
-            Found::Load(_) | Found::Lost(_) => Arc::default(),
-        }
-    }
-
-    /// Puts the state of an account in place of which later records are in flight.
-    pub(crate) fn put_in_flight(&mut self, account: AccountTag, state: Arc<AccountState>) {
-        self.touched.insert(account, Slot::Folded(state));
+            None => self.snapshot.is_some() || version.is_none(),
+        };
+        is_same && seen.epoch == self.epoch
     }
 
     /// Gives an account up: what is kept of it elsewhere cannot be read.
@@ -239,21 +212,12 @@ impl Accounts {
 
     /// Puts the snapshot that was made of the frozen accounts in their place.
     ///
-    /// Accounts with records in flight stay in memory, for these will be applied to them.
-    pub(crate) fn install<'a>(
-        &mut self,
-        snapshot: Arc<Snapshot>,
-        in_flight: impl Iterator<Item = &'a AccountTag>,
-        now_ms: u64,
-    ) {
-        let frozen = self.frozen.take().unwrap_or_default();
-        for account in in_flight {
-            if let Some(slot) = frozen.get(account) {
-                let slot = self.touched.entry(*account).or_insert_with(|| slot.clone());
-                if let Slot::Folded(state) = slot {
-                    // The snapshot keeps no more than this of it.
-                    Arc::make_mut(state).prune(now_ms);
-                }
+    /// Accounts that were changed meanwhile keep no more of what was frozen than the snapshot does.
+    pub(crate) fn install(&mut self, snapshot: Arc<Snapshot>, now_ms: u64) {
+        self.frozen = None;
+        for slot in self.touched.values_mut() {
+            if let Slot::Folded(state) = slot {
+                prune(state, now_ms);
             }
         }
         self.snapshot = Some(snapshot);
@@ -268,6 +232,13 @@ impl Accounts {
         let mut all: Vec<_> = all.into_iter().collect();
         all.sort_unstable_by_key(|(account, _)| *account);
         all
+    }
+}
+
+/// Drops from a shared state what a snapshot does not keep.
+pub(crate) fn prune(state: &mut Arc<AccountState>, now_ms: u64) {
+    if state.is_prunable(now_ms) {
+        Arc::make_mut(state).prune(now_ms);
     }
 }
 

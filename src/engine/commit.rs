@@ -5,18 +5,15 @@
 //! the next batch. A failed write or sync poisons the journal for good; nothing is retried.
 
 use super::Engine;
-use super::accounts::{Accounts, advance, concerned};
 use super::fill::{Closing, Core, Fill};
 use super::prepare::Prepared;
-use super::state::{AccountState, Step};
 use crate::error::{Error, Poison};
 use crate::format::batch::BatchBuffer;
 use crate::format::clear::{Clear, Marker, Opened, Sealed};
 use crate::format::record::{body_crc, encode_record};
 use crate::format::value::{MarkerReason, OpenedReason};
-use crate::ids::{AccountTag, Lsn};
+use crate::ids::Lsn;
 use crate::sync::{lock, write_lock};
-use std::collections::HashMap;
 use std::sync::Arc;
 
 /// Who writes: the segment being written, and the buffer that is not being filled.
@@ -80,7 +77,7 @@ impl Engine {
         let at_ms = self.seams.clock.now_ms();
         let record = encode_record(&clear, at_ms, 0, &[]);
         let lsn = core.take_lsn();
-        core.fill.push(lsn, at_ms, clear, &record, body_crc(&record));
+        core.fill.push(lsn, &record, body_crc(&record));
         lsn
     }
 
@@ -91,8 +88,8 @@ impl Engine {
         }
         let is_closed = core.closing == Closing::Closed;
         let roll_wanted = !is_closed && (core.roll_needed || (core.roll_wanted && core.may_roll()));
-        let only_opened = core.fill.steps.len() == 1 && core.fill.waits;
-        if !roll_wanted && (core.fill.steps.is_empty() || only_opened) {
+        let only_opened = core.fill.frames == 1 && core.fill.waits;
+        if !roll_wanted && (core.fill.frames == 0 || only_opened) {
             return Ok(None);
         }
         let padded =
@@ -108,7 +105,8 @@ impl Engine {
         });
         let spare =
             writer.spare.take().unwrap_or_else(|| BatchBuffer::new(self.limits.batch_bytes_max));
-        let fill = std::mem::replace(&mut core.fill, Fill::new(spare));
+        let mut fill = std::mem::replace(&mut core.fill, Fill::new(spare));
+        core.in_flight = Arc::new(std::mem::take(&mut fill.states));
         if let (Some(next), Some(sealed)) = (&successor, sealed) {
             let block_bytes = u64::from(core.limits.block_bytes);
             let used = (fill.buffer.len() as u64).next_multiple_of(block_bytes);
@@ -174,14 +172,14 @@ impl Engine {
         writer.current.tail.offset = offset + written;
         tracing::trace!(
             target: "tokenwal",
-            records = fill.steps.len(),
+            records = fill.frames,
             bytes = written,
             offset,
             "batch durable"
         );
         let rolled = sealed.zip(successor.as_ref());
         self.advance_durable(&fill, rolled);
-        self.count_batch(fill.steps.len(), written, successor.is_some());
+        self.count_batch(fill.frames, written, successor.is_some());
         if let Some(successor) = successor {
             write_lock(&self.files).segments.push(Arc::clone(&successor.read));
             writer.current = successor;
@@ -193,24 +191,31 @@ impl Engine {
         Ok(())
     }
 
-    /// Moves what is durable now to where readers see it, in the order of LSNs.
+    /// Moves what is durable now to where readers see it.
     fn advance_durable(&self, fill: &Fill, rolled: Option<(Lsn, &Prepared)>) {
-        let mut core = lock(&self.core);
-        let mut durable = write_lock(&self.durable);
-        for (lsn, at_ms, clear) in &fill.steps {
-            let step = Step { lsn: *lsn, at_ms: *at_ms, clear };
-            advance_one(&mut durable, &mut core.pending, step);
+        let (states, mut durable) = {
+            // Both locks at once: a compaction that puts its snapshot in place prunes what is in
+            // flight, and must not come between. Then callers go on while this is at work.
+            let core = lock(&self.core);
+            (Arc::clone(&core.in_flight), write_lock(&self.durable))
+        };
+        for (account, state) in &*states {
+            durable.put(*account, Arc::clone(state));
         }
-        if let Some((lsn, _, _)) = fill.steps.last() {
-            self.set_head(*lsn);
-            let durable = core.pairs.partition_point(|(pair, _)| pair <= lsn);
-            core.pairs.drain(..durable);
-        }
-        core.charged = core.charged.saturating_sub(fill.charged);
+        self.set_head(fill.last_lsn);
         if let Some((sealed, successor)) = rolled {
             let header = &successor.tail.segment.header;
             self.freeze_if_asked(&mut durable, sealed, (header.nonce, header.number));
         }
+        drop(durable);
+        let mut core = lock(&self.core);
+        let landed = std::mem::take(&mut core.in_flight);
+        let pairs = core.pairs.partition_point(|(pair, _)| *pair <= fill.last_lsn);
+        core.pairs.drain(..pairs);
+        core.charged = core.charged.saturating_sub(fill.charged);
+        drop(core);
+        // Nobody waits for the lock while these are let go of.
+        drop((states, landed));
     }
 
     /// Stops all writing for good: everyone who waits hears of it.
@@ -236,38 +241,4 @@ impl Engine {
 
 fn padded_len(fill: &Fill, core: &Core) -> u64 {
     (fill.buffer.len() as u64).next_multiple_of(u64::from(core.limits.block_bytes))
-}
-
-/// Advances the durable state by one record. If nothing else of an account is in flight, its
-/// pending state is what the durable one becomes, and is moved.
-fn advance_one(
-    durable: &mut Accounts,
-    pending: &mut HashMap<AccountTag, Arc<AccountState>>,
-    step: Step<'_>,
-) {
-    let (Some(account), other) = concerned(step.clear) else { return };
-    let is_last = |tag: AccountTag, pending: &HashMap<AccountTag, Arc<AccountState>>| {
-        pending.get(&tag).is_some_and(|state| state.version == step.lsn)
-    };
-    if std::iter::once(account).chain(other).all(|tag| is_last(tag, pending)) {
-        for tag in std::iter::once(account).chain(other) {
-            if let Some(state) = pending.remove(&tag) {
-                durable.put(tag, state);
-            }
-        }
-        return;
-    }
-    let mut state = durable.kept(account);
-    let mut other_state = other.map(|tag| durable.kept(tag));
-    advance(step, Arc::make_mut(&mut state), other_state.as_mut().map(Arc::make_mut));
-    let advanced = std::iter::once((account, state)).chain(other.zip(other_state));
-    for (tag, state) in advanced {
-        if is_last(tag, pending) {
-            pending.remove(&tag);
-            durable.put(tag, state);
-        } else {
-            // Later records of it are in flight, and will be applied to this state.
-            durable.put_in_flight(tag, state);
-        }
-    }
 }

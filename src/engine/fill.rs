@@ -4,7 +4,7 @@
 //! Everything here stands under one lock, held for a copy and a fold. Bytes in flight are bounded
 //! by two batches: the one being written and the one being filled.
 
-use super::accounts::{Accounts, Seen, advance, concerned};
+use super::accounts::{Accounts, Seen, States, advance, concerned};
 use super::completion::Completion;
 use super::files::RecordBytes;
 use super::prepare::Prepared;
@@ -14,8 +14,8 @@ use crate::format::HEADER_BYTES;
 use crate::format::batch::{BATCH_HEADER_BYTES, BatchBuffer};
 use crate::format::clear::Clear;
 use crate::ids::{AccountTag, Lsn};
-use crate::sync::{read_lock, write_lock};
-use std::collections::{HashMap, VecDeque};
+use crate::sync::read_lock;
+use std::collections::VecDeque;
 use std::sync::{Arc, RwLock};
 
 /// Frames in a batch at most; a few fewer than the format allows, for the structural ones.
@@ -76,7 +76,10 @@ pub(crate) enum Declined {
 #[derive(Debug)]
 pub(crate) struct Fill {
     pub(crate) buffer: BatchBuffer,
-    pub(crate) steps: Vec<(Lsn, u64, Clear)>,
+    /// The accounts that its records concern, as they will be once it is durable.
+    pub(crate) states: States,
+    pub(crate) frames: usize,
+    pub(crate) last_lsn: Lsn,
     /// Where frames begin in the batch, every few KiB, for the segment's index.
     pub(crate) marks: Vec<(Lsn, usize)>,
     pub(crate) completion: Arc<Completion>,
@@ -93,7 +96,9 @@ impl Fill {
     pub(crate) fn new(buffer: BatchBuffer) -> Self {
         Self {
             buffer,
-            steps: Vec::new(),
+            states: States::new(),
+            frames: 0,
+            last_lsn: Lsn::NONE,
             marks: Vec::new(),
             completion: Arc::default(),
             charged: 0,
@@ -103,14 +108,15 @@ impl Fill {
     }
 
     /// Copies a record in.
-    pub(crate) fn push(&mut self, lsn: Lsn, at_ms: u64, clear: Clear, record: &[u8], crc: u32) {
+    pub(crate) fn push(&mut self, lsn: Lsn, record: &[u8], crc: u32) {
         let at = self.buffer.len();
         let stride = self.marks.last().map(|(_, last)| at.saturating_sub(*last));
         if stride.is_none_or(|stride| stride >= INDEX_STRIDE_BYTES) {
             self.marks.push((lsn, at));
         }
         self.buffer.push(lsn, record, crc).expect("the batch was checked to have room");
-        self.steps.push((lsn, at_ms, clear));
+        self.frames += 1;
+        self.last_lsn = lsn;
     }
 }
 
@@ -128,8 +134,8 @@ pub(crate) enum Closing {
 pub(crate) struct Core {
     pub(crate) fill: Fill,
     pub(crate) next_lsn: Lsn,
-    /// Accounts with records in flight, as they will be.
-    pub(crate) pending: HashMap<AccountTag, Arc<AccountState>>,
+    /// The accounts that the batch being written concerns, as they will be once it is durable.
+    pub(crate) in_flight: Arc<States>,
     /// Pairs in flight, in the order of their LSNs: no file has them yet, and the next operation
     /// on their grant needs them to begin with.
     pub(crate) pairs: VecDeque<(Lsn, RecordBytes)>,
@@ -206,7 +212,7 @@ impl Core {
         Self {
             fill: Fill::new(BatchBuffer::new(limits.batch_bytes_max)),
             next_lsn,
-            pending: HashMap::new(),
+            in_flight: Arc::default(),
             pairs: VecDeque::new(),
             prepared: VecDeque::new(),
             no_room: false,
@@ -267,20 +273,28 @@ impl Core {
 
     /// Says whether a state that a caller worked with is still the newest.
     fn is_current(&self, durable: &RwLock<Accounts>, seen: &Seen) -> bool {
-        match self.pending.get(&seen.account) {
-            Some(pending) => pending.version == seen.state.version,
-            None => read_lock(durable).is_current(seen),
+        let durable = read_lock(durable);
+        match self.foreseen(seen.account) {
+            // A compaction takes from states what its snapshot does not keep.
+            Some(state) => state.version == seen.state.version && durable.epoch() == seen.epoch,
+            None => durable.is_current(seen),
         }
     }
 
-    /// Takes a draft into the batch. `seen` are the states that it was made from, for the accounts
-    /// that it concerns.
+    /// Returns an account as it will be, if a record in flight concerns it.
+    pub(crate) fn foreseen(&self, account: AccountTag) -> Option<&Arc<AccountState>> {
+        self.fill.states.get(&account).or_else(|| self.in_flight.get(&account))
+    }
+
+    /// Takes a draft into the batch. `seen` are the states that it was made from, of all accounts
+    /// that it concerns, and `next` copies of them to fold it into, made outside the lock.
     pub(crate) fn submit(
         &mut self,
         durable: &RwLock<Accounts>,
         draft: &Draft,
         room: Room,
         seen: &[Seen],
+        next: Next,
     ) -> Result<(Lsn, Arc<Completion>), Declined> {
         self.admits(room)?;
         // A frame may stand one segment further than where the tail is now, and its key must be
@@ -291,10 +305,10 @@ impl Core {
             return Err(Declined::Stale);
         }
         self.admit(draft.record.len(), room)?;
-        keep(durable, seen);
         let lsn = self.take_lsn();
-        self.fold(Step { lsn, at_ms: draft.at_ms, clear: &draft.clear }, seen);
-        self.fill.push(lsn, draft.at_ms, draft.clear, &draft.record, draft.body_crc);
+        let step = Step { lsn, at_ms: draft.at_ms, clear: &draft.clear };
+        self.fill.states.extend(next.advance(step));
+        self.fill.push(lsn, &draft.record, draft.body_crc);
         self.fill.callers += 1;
         self.proven = false;
         Ok((lsn, Arc::clone(&self.fill.completion)))
@@ -324,7 +338,7 @@ impl Core {
     fn admit(&mut self, record_bytes: usize, room: Room) -> Result<(), Declined> {
         let needed =
             self.fill.buffer.len() + record_bytes + FRAME_OVERHEAD_BYTES + STRUCTURAL_BYTES_MAX;
-        if self.fill.steps.len() >= FRAMES_MAX || needed > self.limits.batch_bytes_max as usize {
+        if self.fill.frames >= FRAMES_MAX || needed > self.limits.batch_bytes_max as usize {
             return Err(Declined::Full);
         }
         if needed as u64 > self.tail_left {
@@ -357,36 +371,31 @@ impl Core {
         self.next_lsn = lsn.plus(1);
         lsn
     }
-
-    /// Folds a record into the pending states of the accounts that it concerns.
-    fn fold(&mut self, step: Step<'_>, seen: &[Seen]) {
-        let (account, other) = concerned(step.clear);
-        let Some(account) = account else { return };
-        let mut state = self.pending_state(account, seen);
-        let mut other_state = other.map(|other| self.pending_state(other, seen));
-        advance(step, Arc::make_mut(&mut state), other_state.as_mut().map(Arc::make_mut));
-        self.pending.insert(account, state);
-        if let (Some(other), Some(state)) = (other, other_state) {
-            self.pending.insert(other, state);
-        }
-    }
-
-    fn pending_state(&mut self, account: AccountTag, seen: &[Seen]) -> Arc<AccountState> {
-        let seen = || seen.iter().find(|seen| seen.account == account);
-        self.pending
-            .remove(&account)
-            .or_else(|| seen().map(|seen| Arc::clone(&seen.state)))
-            .unwrap_or_default()
-    }
 }
 
-/// Keeps the states that the records in flight will be applied to, where they are not yet kept.
-fn keep(durable: &RwLock<Accounts>, seen: &[Seen]) {
-    let missing = {
-        let durable = read_lock(durable);
-        seen.iter().any(|seen| !durable.keeps(seen.account))
-    };
-    if missing {
-        write_lock(durable).keep(seen);
+/// The accounts that a draft concerns, still as they were seen.
+pub(crate) struct Next(Vec<(AccountTag, Arc<AccountState>)>);
+
+impl Next {
+    pub(crate) fn of(seen: &[Seen]) -> Self {
+        let copy = |seen: &Seen| (seen.account, Arc::new(AccountState::clone(&seen.state)));
+        Self(seen.iter().map(copy).collect())
+    }
+
+    /// Folds the record in.
+    fn advance(mut self, step: Step<'_>) -> impl Iterator<Item = (AccountTag, Arc<AccountState>)> {
+        let (account, other) = concerned(step.clear);
+        let (mut state, mut other_state) = (None, None);
+        for (tag, next) in &mut self.0 {
+            match () {
+                () if account == Some(*tag) => state = Some(Arc::make_mut(next)),
+                () if other == Some(*tag) => other_state = Some(Arc::make_mut(next)),
+                () => {}
+            }
+        }
+        if let Some(state) = state {
+            advance(step, state, other_state);
+        }
+        self.0.into_iter().filter(move |(tag, _)| account == Some(*tag) || other == Some(*tag))
     }
 }

@@ -90,9 +90,18 @@ impl Grant {
         records.extend(self.holders.iter().chain(&self.gone).map(|held| held.record));
     }
 
+    /// Says whether [`Grant::prune`] would drop anything.
+    pub(super) fn is_prunable(&self, now_ms: u64) -> bool {
+        self.gone.len() > 1 || (self.ended_long_ago(now_ms) && !self.is_tombstone())
+    }
+
+    fn ended_long_ago(&self, now_ms: u64) -> bool {
+        self.ended.is_some_and(|end| now_ms.saturating_sub(end.at_ms) > ENDED_SECRETS_MS)
+    }
+
     /// Drops what need not be kept any longer: who has let go, and the secrets if it ended long ago.
     pub(super) fn prune(&mut self, now_ms: u64) {
-        if self.ended.is_some_and(|end| now_ms.saturating_sub(end.at_ms) > ENDED_SECRETS_MS) {
+        if self.ended_long_ago(now_ms) {
             let homes = std::mem::take(&mut self.homes);
             *self = Self { id: self.id, ended: self.ended, homes, ..Self::default() };
         }

@@ -44,7 +44,7 @@ use accounts::Accounts;
 use accounts::Seen;
 use compact::Compactor;
 use files::{Files, RecordBytes};
-use fill::{Closing, Core, Declined, Draft, Limits, Room};
+use fill::{Closing, Core, Declined, Draft, Limits, Next, Room};
 use keychain::Keychain;
 use prepare::Preparer;
 use quick_cache::Weighter;
@@ -226,8 +226,9 @@ impl Engine {
         let is_pair = matches!(draft.clear, Clear::Issued(_) | Clear::Imported(_));
         let mut pair: Option<RecordBytes> = is_pair.then(|| draft.record.as_slice().into());
         let (lsn, completion, first) = {
+            let next = Next::of(seen);
             let mut core = lock(&self.core);
-            let (lsn, completion) = core.submit(&self.durable, draft, room, seen)?;
+            let (lsn, completion) = core.submit(&self.durable, draft, room, seen, next)?;
             if let Some(bytes) = &mut pair {
                 set_lsn(Arc::make_mut(bytes), lsn);
                 core.pairs.push_back((lsn, Arc::clone(bytes)));

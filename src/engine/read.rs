@@ -45,7 +45,7 @@ impl Engine {
         let (sought, epoch) = {
             let core = lock(&self.core);
             let durable = read_lock(&self.durable);
-            let sought = match core.pending.get(&account) {
+            let sought = match core.foreseen(account) {
                 Some(state) => Sought::State(Arc::clone(state)),
                 None => self.seek(&durable, account),
             };

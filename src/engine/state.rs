@@ -268,6 +268,12 @@ impl AccountState {
         homes
     }
 
+    /// Says whether anything of it need not be kept any longer.
+    pub(crate) fn is_prunable(&self, now_ms: u64) -> bool {
+        let ended = self.grants.iter().filter(|grant| grant.ended.is_some()).count();
+        ended > TOMBSTONES_MAX || self.grants.iter().any(|grant| grant.is_prunable(now_ms))
+    }
+
     /// Drops what need not be kept any longer: who has let go of a grant, the secrets of grants that
     /// ended long ago, and the oldest ended grants beyond a bound.
     pub(crate) fn prune(&mut self, now_ms: u64) {

@@ -8,7 +8,7 @@
 mod table;
 
 use super::Engine;
-use super::accounts::Accounts;
+use super::accounts::{Accounts, prune};
 use super::files::Files;
 use super::prepare::is_out_of_space;
 use super::table::Snapshot;
@@ -305,10 +305,9 @@ impl Engine {
             retired.extend(files.snapshot.take().map(|old| old.name().to_owned()));
             files.snapshot = Some(Arc::clone(&snapshot));
             let now_ms = self.seams.clock.now_ms();
-            durable.install(Arc::clone(&snapshot), core.pending.keys(), now_ms);
-            for state in core.pending.values_mut() {
-                Arc::make_mut(state).prune(now_ms);
-            }
+            durable.install(Arc::clone(&snapshot), now_ms);
+            core.fill.states.values_mut().for_each(|state| prune(state, now_ms));
+            Arc::make_mut(&mut core.in_flight).values_mut().for_each(|state| prune(state, now_ms));
             let done = Compacted {
                 lsn: work.frozen.lsn,
                 accounts: footer.accounts,
