@@ -51,7 +51,7 @@ use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use signal::Signal;
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use tokio::sync::Notify;
 
@@ -129,6 +129,8 @@ pub(crate) struct Engine {
     cache: Cache<Lsn, RecordBytes, ByLength>,
     abandoned: Mutex<Vec<Box<dyn Deferred>>>,
     pub(crate) counters: Counters,
+    /// A caller found no room lately.
+    short: AtomicBool,
     /// Wakes callers who wait for space.
     pub(crate) space: Notify,
     /// Wakes the writer.
@@ -185,6 +187,7 @@ impl Engine {
             cache: Cache::with_weighter(beginning.cache_bytes / 512 + 1, cache_bytes, ByLength),
             abandoned: Mutex::default(),
             counters: Counters::default(),
+            short: AtomicBool::new(false),
             space: Notify::new(),
             signal: Signal::default(),
             chores: Signal::default(),
@@ -211,9 +214,15 @@ impl Engine {
         *write_lock(&self.key) = (ordinal, Arc::clone(sealer));
     }
 
-    /// Says whether there is room for a record that is still to be drafted.
+    /// Says whether there is room for a record that is still to be drafted; as long as callers find
+    /// room, nobody is asked.
     pub(crate) fn admits(&self, room: Room) -> Result<(), Declined> {
-        lock(&self.core).admits(room)
+        if !self.short.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        lock(&self.core).admits(room)?;
+        self.short.store(false, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Submits a draft; it is durable when the completion says so.
@@ -228,7 +237,11 @@ impl Engine {
         let (lsn, completion, first) = {
             let next = Next::of(seen);
             let mut core = lock(&self.core);
-            let (lsn, completion) = core.submit(&self.durable, draft, room, seen, next)?;
+            let submitted = core.submit(&self.durable, draft, room, seen, next);
+            let (lsn, completion) = submitted.inspect_err(|declined| {
+                let short = matches!(declined, Declined::Full | Declined::NoRoom);
+                self.short.fetch_or(short, Ordering::Relaxed);
+            })?;
             if let Some(bytes) = &mut pair {
                 set_lsn(Arc::make_mut(bytes), lsn);
                 core.pairs.push_back((lsn, Arc::clone(bytes)));

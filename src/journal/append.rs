@@ -91,18 +91,20 @@ pub(super) async fn retry_when_stale<T>(
     room: Room,
     mut plan: impl FnMut() -> Result<Planned<T>, Error>,
 ) -> Result<(Submission, T), Error> {
+    if let Attempt::Taken(submission, more) = attempt(engine, room, &mut plan)? {
+        return Ok((submission, more));
+    }
     loop {
         let mut space = pin!(engine.space.notified());
         space.as_mut().enable();
-        match attempt(engine, room, &mut plan)? {
-            Attempt::Taken(submission, more) => return Ok((submission, more)),
-            Attempt::Full => {
-                engine.counters.waits.fetch_add(1, Ordering::Relaxed);
-                engine.signal.raise();
-                engine.chores.raise();
-                space.await;
-            }
+        // What came before this was listened for is not told again, so it is tried once more.
+        if let Attempt::Taken(submission, more) = attempt(engine, room, &mut plan)? {
+            return Ok((submission, more));
         }
+        engine.counters.waits.fetch_add(1, Ordering::Relaxed);
+        engine.signal.raise();
+        engine.chores.raise();
+        space.await;
     }
 }
 
