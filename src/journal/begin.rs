@@ -1,8 +1,8 @@
 //! Begins an operation: its intent is durable before the request leaves.
 
 use super::append::{Owned, retry_when_stale};
+use super::ticket::{Promise, Ticket};
 use super::{AccountRef, IssuedPair, Journal};
-use crate::engine::Engine;
 use crate::engine::accounts::Seen;
 use crate::engine::fill::Room;
 use crate::engine::grant::Grant;
@@ -14,8 +14,7 @@ use crate::ids::{
     Account, AccountTag, App, AppTag, Fingerprint, Generation, GrantId, Holder, HolderTag, Lsn,
     OpId, User,
 };
-use std::fmt;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Says what is about to be asked of a provider.
@@ -101,86 +100,6 @@ impl Begin {
     pub fn expecting(mut self, version: Lsn) -> Self {
         self.expected = Some(version);
         self
-    }
-}
-
-/// An operation whose intent is durable; to be settled with what came of it.
-///
-/// Dropping it changes nothing on disk: the operation stays open, and is in doubt when the store is
-/// opened next.
-#[derive(Debug)]
-pub struct Ticket {
-    pub(super) op: OpId,
-    pub(super) action: Action,
-    pub(super) account: AccountTag,
-    pub(super) grant: GrantId,
-    pub(super) generation: Generation,
-    pub(super) version: Lsn,
-    pub(super) app: Option<App>,
-    pub(super) user: Option<User>,
-    pub(super) holder: Option<Holder>,
-    pub(super) scopes: Vec<String>,
-    pub(super) current: Option<IssuedPair>,
-    pub(super) promise: Promise,
-}
-
-impl Ticket {
-    /// Returns the operation.
-    pub fn op(&self) -> OpId {
-        self.op
-    }
-
-    /// Returns the tag of the account; a random one while the user is not known.
-    pub fn account(&self) -> AccountTag {
-        self.account
-    }
-
-    /// Returns the grant; none for an exchange, which makes one.
-    pub fn grant(&self) -> Option<GrantId> {
-        Some(self.grant).filter(|grant| !grant.is_none())
-    }
-
-    /// Returns the account's version, the LSN of its last record.
-    pub fn version(&self) -> Lsn {
-        self.version
-    }
-
-    /// Returns the fencing number: the LSN of the intent.
-    pub fn fence(&self) -> Lsn {
-        Lsn(self.op.0)
-    }
-
-    /// Returns the pair whose token is to be presented.
-    pub fn current(&self) -> Option<&IssuedPair> {
-        self.current.as_ref()
-    }
-}
-
-/// Room on disk for one outcome; what was not used is given back.
-pub(super) struct Promise {
-    /// Weak, since an outcome that its caller left behind stays with the engine for a while.
-    engine: Weak<Engine>,
-    pub(super) bytes: u64,
-}
-
-impl Promise {
-    /// Returns what was promised, if it was by this journal, in this opening of it.
-    pub(super) fn by(&self, engine: &Engine) -> u64 {
-        if std::ptr::eq(self.engine.as_ptr(), engine) { self.bytes } else { 0 }
-    }
-}
-
-impl fmt::Debug for Promise {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Promise({} bytes)", self.bytes)
-    }
-}
-
-impl Drop for Promise {
-    fn drop(&mut self) {
-        if let Some(engine) = self.engine.upgrade().filter(|_| self.bytes > 0) {
-            engine.give_back(self.bytes);
-        }
     }
 }
 

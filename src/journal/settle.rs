@@ -1,8 +1,8 @@
 //! Settles an operation: its outcome is durable before anybody sees a pair.
 
 use super::append::{Attempt, attempt};
-use super::begin::Ticket;
 use super::draft::oversized;
+use super::ticket::Ticket;
 use super::{IssuedPair, Journal};
 use crate::engine::files::RecordBytes;
 use crate::engine::fill::Room;

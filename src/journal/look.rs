@@ -1,0 +1,168 @@
+//! Looks up what is durable: current pairs, accounts, all of them at one LSN.
+//!
+//! Nothing that is still in flight shows here; a poisoned journal still answers.
+
+use super::{AccountRef, AccountView, IssuedPair, Journal};
+use crate::engine::Engine;
+use crate::engine::accounts::Accounts as DurableAccounts;
+use crate::engine::grant::Grant;
+use crate::engine::replay::Walk;
+use crate::engine::state::AccountState;
+use crate::error::Error;
+use crate::ids::{AccountTag, GrantId, Lsn};
+use crate::sync::read_lock;
+use std::sync::Arc;
+
+impl Journal {
+    /// Returns the newest pair of the account's newest live grant.
+    ///
+    /// ```
+    #[doc = include_str!("example.txt")]
+    /// let current = journal.current(&account)?.ok_or("no pair")?;
+    /// assert_eq!(current.access_token().reveal(), "00D!AQ");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] where the account's part of the store is damaged, [`Error::Io`]. A
+    /// poisoned journal still answers.
+    pub async fn current(
+        &self,
+        account: impl Into<AccountRef>,
+    ) -> Result<Option<IssuedPair>, Error> {
+        let account = account.into().tag(self.engine());
+        self.engine().with_state(account, |state| {
+            let newest = state.newest_live();
+            newest.map(|grant| self.read_pair(account, grant, grant.issued)).transpose()
+        })
+    }
+
+    /// Returns the newest pair of one grant, also of one that has ended while it is still kept.
+    ///
+    /// # Errors
+    /// As [`Journal::current`].
+    pub async fn current_of(
+        &self,
+        account: impl Into<AccountRef>,
+        grant: GrantId,
+    ) -> Result<Option<IssuedPair>, Error> {
+        let account = account.into().tag(self.engine());
+        self.engine().with_state(account, |state| {
+            let grant = state.grant(grant);
+            grant.map(|grant| self.read_pair(account, grant, grant.issued)).transpose()
+        })
+    }
+
+    /// Returns the pair before the newest, which is kept until the newest has worked.
+    ///
+    /// # Errors
+    /// As [`Journal::current`].
+    pub async fn previous_of(
+        &self,
+        account: impl Into<AccountRef>,
+        grant: GrantId,
+    ) -> Result<Option<IssuedPair>, Error> {
+        let account = account.into().tag(self.engine());
+        self.engine().with_state(account, |state| {
+            let previous = state.grant(grant).filter(|grant| !grant.previous.is_none());
+            previous.map(|grant| self.read_pair(account, grant, grant.previous)).transpose()
+        })
+    }
+
+    pub(super) fn read_pair(
+        &self,
+        account: AccountTag,
+        grant: &Grant,
+        lsn: Lsn,
+    ) -> Result<IssuedPair, Error> {
+        let engine = self.engine();
+        let bytes = engine.record_of(account, &grant.homes, lsn)?;
+        IssuedPair::from_record(&engine.keychain, &bytes, account, grant.id)
+    }
+
+    /// Returns what is known of an account, or nothing.
+    ///
+    /// ```
+    #[doc = include_str!("example.txt")]
+    /// let view = journal.account(&account)?.ok_or("no account")?;
+    /// assert_eq!(view.grants.len(), 1);
+    /// assert!(view.in_doubt.is_empty());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Journal::current`].
+    pub async fn account(
+        &self,
+        account: impl Into<AccountRef>,
+    ) -> Result<Option<AccountView>, Error> {
+        let engine = self.engine();
+        let account = account.into().tag(engine);
+        engine.with_state(account, |state| {
+            if state.is_empty() {
+                return Ok(None);
+            }
+            let homes = state.homes();
+            let read = |lsn| engine.record_of(account, &homes, lsn);
+            AccountView::of(account, state, Some(&engine.keychain), &read).map(Some)
+        })
+    }
+
+    /// Walks all accounts in the order of their tags, as they are now; what is written meanwhile
+    /// does not show.
+    ///
+    /// ```
+    #[doc = include_str!("example.txt")]
+    /// let accounts: Result<Vec<_>, _> = async_journal.accounts().collect();
+    /// assert_eq!(accounts?.len(), 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn accounts(&self) -> Accounts {
+        let engine = self.engine();
+        // Accounts and files under one lock, so that they belong together.
+        let (lsn, memory, files) = {
+            let durable: &DurableAccounts = &read_lock(&engine.durable);
+            (engine.head(), durable.in_memory(), read_lock(&engine.files).clone())
+        };
+        let walk = Walk::new(files, memory);
+        Accounts { engine: Arc::clone(engine), walk, lsn }
+    }
+}
+
+/// All accounts of a store at one LSN, in the order of their tags.
+///
+/// An account that cannot be read is an error, and the next ones follow.
+#[derive(Debug)]
+pub struct Accounts {
+    engine: Arc<Engine>,
+    walk: Walk,
+    lsn: Lsn,
+}
+
+impl Accounts {
+    /// Returns the LSN at which the accounts are shown.
+    pub fn lsn(&self) -> Lsn {
+        self.lsn
+    }
+
+    fn view(&self, account: AccountTag, state: &AccountState) -> Result<AccountView, Error> {
+        let homes = state.homes();
+        let read = |lsn| {
+            let accounts = std::iter::once(account).chain(homes.iter().copied());
+            self.walk.files().read(lsn, accounts)
+        };
+        AccountView::of(account, state, Some(&self.engine.keychain), &read)
+    }
+}
+
+impl Iterator for Accounts {
+    type Item = Result<AccountView, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let next = self.walk.next().transpose()?;
+        Some(next.and_then(|(account, state)| self.view(account, &state)))
+    }
+}
