@@ -183,6 +183,16 @@ fn options() -> Options {
     Options::new(FixedKeys::new([7; 32], []))
 }
 
+/// Sizes of which a few records are much.
+fn small(disk: Arc<Hooked>) -> Options {
+    options()
+        .drive(Drive::Manual)
+        .disk(disk)
+        .batch_bytes_max(16 << 10)
+        .outcome_bytes_max(8 << 10)
+        .segment_bytes(1 << 20)
+}
+
 fn app() -> App {
     App::new("salesforce", "3MVG9").unwrap()
 }
@@ -228,14 +238,7 @@ fn a_roll_over_for_compaction_keeps_what_was_promised() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("store");
     let (disk, knobs) = disk(&path);
-    let (journal, _) = options()
-        .drive(Drive::Manual)
-        .disk(disk)
-        .batch_bytes_max(16 << 10)
-        .outcome_bytes_max(8 << 10)
-        .segment_bytes(1 << 20)
-        .create(&path)
-        .unwrap();
+    let (journal, _) = small(disk).create(&path).unwrap();
     prepare(&journal);
     drive(&journal, journal.compact()).unwrap();
     prepare(&journal);
@@ -497,14 +500,7 @@ fn too_many_open_files_are_no_end_of_the_journal() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("store");
     let (disk, knobs) = disk(&path);
-    let (journal, _) = options()
-        .drive(Drive::Manual)
-        .disk(disk)
-        .batch_bytes_max(16 << 10)
-        .outcome_bytes_max(8 << 10)
-        .segment_bytes(1 << 20)
-        .create(&path)
-        .unwrap();
+    let (journal, _) = small(disk).create(&path).unwrap();
     // The first segment cannot be created, then created but not opened, and then there is one.
     for round in 0..3 {
         knobs.no_descriptors.store(u32::from(round == 0), Ordering::SeqCst);
