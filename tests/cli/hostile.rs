@@ -2,10 +2,12 @@
 //! still called sound folds to the same accounts.
 
 use crate::stores::*;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use tokenwal::disk::RealDisk;
 use tokenwal::inspect::{self, Reader, Salvage};
+use tokenwal::internals::format::snapshot::{FOOTER_BYTES, Footer, SnapshotHeader};
 use tokenwal::{AccountView, Error, KeyFile, Verdict};
 
 /// Draws positions and bytes; the same in every run.
@@ -133,4 +135,28 @@ fn the_command_ends_with_an_error_on_hostile_files() {
             std::fs::write(&file, &good).unwrap();
         }
     }
+}
+
+#[test]
+fn a_snapshot_that_claims_a_section_longer_than_memory_is_refused() {
+    let store = Store::compacted(10);
+    let expected = accounts(&store.path).unwrap().len();
+    let snapshot = store.snapshots().pop().unwrap();
+    let bytes = std::fs::read(&snapshot).unwrap();
+    let header = SnapshotHeader::parse(&bytes[..4096]).unwrap();
+    let footer_at = bytes.len() - FOOTER_BYTES;
+    let footer = Footer::parse(&bytes[footer_at..], &header, bytes.len() as u64).unwrap();
+    // The open section goes on through zeros that take no room on the disk.
+    let end = 4_u64 << 40;
+    let long = Footer { end, ..footer }.encode(header.nonce);
+    let file = std::fs::File::options().write(true).open(&snapshot).unwrap();
+    file.set_len(footer_at as u64).unwrap();
+    file.write_all_at(&long, end).unwrap();
+    for command in ["verify", "replay", "stat", "compact"] {
+        tokenwal(&[command, store.path()]).with(3);
+    }
+    let into = store.beside("saved");
+    tokenwal(&["salvage", store.path(), into.to_str().unwrap()]).ok();
+    let keys = KeyFile::new(key_of(&store.path));
+    assert_eq!(Reader::open(&into, Some(&keys)).unwrap().accounts().count(), expected);
 }

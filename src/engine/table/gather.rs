@@ -124,10 +124,11 @@ impl<'a> Gatherer<'a> {
         Ok(gatherer)
     }
 
-    /// Reads the bytes of the block at `at`, as long as it says that it is.
+    /// Reads the bytes of the block at `at`, as long as it says that it is. No block reaches beyond
+    /// where the next is known to stand; so nothing is read twice for an index that lies.
     fn block(&self, at: u64) -> std::io::Result<Option<Vec<u8>>> {
         let head = read(self.file, at, BLOCK_HEADER_BYTES)?;
-        let left = self.end.saturating_sub(at);
+        let left = self.next_known(at).unwrap_or(self.end).saturating_sub(at);
         match Block::peek_bytes(&head).filter(|length| *length as u64 <= left) {
             Some(length) => read(self.file, at, length).map(Some),
             None => Ok(None),
@@ -144,8 +145,7 @@ impl<'a> Gatherer<'a> {
                 at = claimed;
                 continue;
             }
-            let next = self.known.range(at + 1..).next().copied().filter(|next| *next < self.end);
-            let next = match next {
+            let next = match self.next_known(at) {
                 Some(next) => next,
                 None if !bytes.is_empty() && self.is_block(claimed)? => claimed,
                 None => self.end,
@@ -154,6 +154,10 @@ impl<'a> Gatherer<'a> {
             at = next;
         }
         Ok(())
+    }
+
+    fn next_known(&self, at: u64) -> Option<u64> {
+        self.known.range(at + 1..).next().copied().filter(|next| *next < self.end)
     }
 
     fn is_block(&self, at: u64) -> std::io::Result<bool> {

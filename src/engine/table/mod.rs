@@ -17,7 +17,7 @@ use crate::error::{Damage, Error};
 use crate::format::HEADER_BYTES;
 use crate::format::block::{
     AccountEntry, AccountHeader, BLOCK_HEADER_BYTES, Block, BlockFault, BlockItem, BlockKind,
-    IndexItem, OpenItem,
+    IndexItem, OpenItem, PAYLOAD_BYTES_MAX,
 };
 use crate::format::name::snapshot_name;
 use crate::format::segment::WrappedKey;
@@ -99,14 +99,12 @@ impl Snapshot {
 
     /// Reads the items of consecutive blocks from one offset to another.
     fn section<T: BlockItem>(&self, from: u64, to: u64) -> Result<Vec<T>, Error> {
-        let length = usize::try_from(to.saturating_sub(from)).unwrap_or(usize::MAX);
-        let bytes = self.read(from, length)?;
-        let mut rest = bytes.as_slice();
         let mut items = Vec::new();
-        while !rest.is_empty() {
-            let offset = to - rest.len() as u64;
-            let (block, behind) =
-                Block::parse(rest, self.header.nonce, offset).map_err(|fault| self.bad(fault))?;
+        let mut offset = from;
+        while offset < to {
+            let bytes = self.block_before(offset, to)?;
+            let (block, _) =
+                Block::parse(&bytes, self.header.nonce, offset).map_err(|fault| self.bad(fault))?;
             if block.kind != T::KIND {
                 return Err(self.corrupt(offset, "a block stands in the wrong section"));
             }
@@ -117,9 +115,20 @@ impl Snapshot {
                 }
                 items.push(item);
             }
-            rest = behind;
+            offset += bytes.len() as u64;
         }
         Ok(items)
+    }
+
+    /// Reads the block at `offset`, which ends at `to` at most. What a footer says of a section is
+    /// not believed: the file may be long and sparse, and memory is not.
+    fn block_before(&self, offset: u64, to: u64) -> Result<Vec<u8>, Error> {
+        let left = usize::try_from(to.saturating_sub(offset)).unwrap_or(usize::MAX);
+        let head = self.read(offset, BLOCK_HEADER_BYTES.min(left))?;
+        match Block::peek_bytes(&head) {
+            Some(length) => self.read(offset, length.min(left)),
+            None => Ok(head),
+        }
     }
 
     /// Checks that the index names every accounts block there is [F-40].
@@ -258,7 +267,7 @@ impl Snapshot {
     fn read_block(&self, item: &IndexItem) -> Result<Vec<u8>, Error> {
         let length = usize::try_from(item.length).unwrap_or(usize::MAX);
         let end = item.offset.saturating_add(u64::from(item.length));
-        if end > self.footer.index {
+        if end > self.footer.index || item.length > PAYLOAD_BYTES_MAX {
             return Err(self.corrupt(item.offset, "the index points outside of the accounts"));
         }
         self.read(item.offset, length.saturating_add(BLOCK_HEADER_BYTES))
