@@ -13,9 +13,12 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use tokenwal::disk::{Access, Disk, DiskFile, DiskLock};
 use tokenwal::inspect::{self, Reader, Salvage};
+use tokenwal::internals::format::block::{BlockKind, IndexItem, RawBlockHeader};
+use tokenwal::internals::format::build::ItemsBlock;
+use tokenwal::internals::format::snapshot::{Footer, SnapshotHeader};
 use tokenwal::{
-    AccountView, App, Begin, Drive, Error, FixedKeys, Journal, Options, Outcome, Settled,
-    TokenResponse, User, Verdict, Work,
+    AccountTag, AccountView, App, Begin, Drive, Error, FixedKeys, Journal, Options, Outcome,
+    Settled, TokenResponse, User, Verdict, Work,
 };
 
 fn keys() -> FixedKeys {
@@ -179,6 +182,108 @@ impl Disk for Interrupted<'_> {
 
     fn host(&self) -> String {
         self.disk.host()
+    }
+}
+
+/// Counts what is read, and makes every segment as long as a sparse file can be.
+#[derive(Debug)]
+struct Odd {
+    disk: SimDisk,
+    segment_bytes: Option<u64>,
+    read_bytes: Arc<AtomicUsize>,
+}
+
+#[derive(Debug)]
+struct OddFile {
+    file: Arc<dyn DiskFile>,
+    bytes: Option<u64>,
+    read_bytes: Arc<AtomicUsize>,
+}
+
+impl Odd {
+    fn new(disk: &SimDisk, segment_bytes: Option<u64>) -> Arc<Self> {
+        let (disk, read_bytes) = (disk.clone(), Arc::default());
+        Arc::new(Self { disk, segment_bytes, read_bytes })
+    }
+}
+
+impl Disk for Odd {
+    fn path(&self) -> String {
+        self.disk.path()
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.disk.list()
+    }
+
+    fn open(&self, name: &str, access: Access) -> io::Result<Arc<dyn DiskFile>> {
+        let (file, read_bytes) = (self.disk.open(name, access)?, Arc::clone(&self.read_bytes));
+        let bytes = self.segment_bytes.filter(|_| name.starts_with("segment-"));
+        Ok(Arc::new(OddFile { file, bytes, read_bytes }))
+    }
+
+    fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        panic!("{name} is created")
+    }
+
+    fn rename(&self, from: &str, _: &str) -> io::Result<()> {
+        panic!("{from} is renamed")
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        panic!("{name} is removed")
+    }
+
+    fn sync_dir(&self) -> io::Result<()> {
+        panic!("the directory is synced")
+    }
+
+    fn try_lock(&self) -> io::Result<Option<Box<dyn DiskLock>>> {
+        panic!("the lock is taken")
+    }
+
+    fn is_locked(&self) -> io::Result<bool> {
+        self.disk.is_locked()
+    }
+
+    fn lock_note(&self) -> io::Result<Vec<u8>> {
+        self.disk.lock_note()
+    }
+
+    fn free_bytes(&self) -> io::Result<u64> {
+        self.disk.free_bytes()
+    }
+
+    fn alignment(&self) -> usize {
+        self.disk.alignment()
+    }
+
+    fn host(&self) -> String {
+        self.disk.host()
+    }
+}
+
+impl DiskFile for OddFile {
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read_at(offset, buffer)?;
+        self.read_bytes.fetch_add(read, Ordering::Relaxed);
+        Ok(read)
+    }
+
+    fn write_at(&self, _: u64, _: &[u8]) -> io::Result<()> {
+        panic!("a file is written")
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        panic!("a file is synced")
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        self.bytes.map_or_else(|| self.file.len(), Ok)
+    }
+
+    fn writes_are_durable(&self) -> bool {
+        self.file.writes_are_durable()
     }
 }
 
@@ -354,6 +459,62 @@ fn a_damaged_version_is_no_newer_format_to_salvage() {
         let refused = Salvage::new(&keys).plan(Arc::new(disk.clone())).unwrap_err();
         assert!(matches!(refused, Error::NewerFormat { .. }), "{refused}");
     }
+}
+
+/// An index that names a place in every few bytes, in each of which a block claims all the rest.
+#[test]
+fn an_index_that_lies_makes_salvage_read_nothing_again_and_again() {
+    let (disk, snapshot) = compacted(19, 20);
+    let good = disk.files()[&snapshot].clone();
+    let header = SnapshotHeader::parse(&good[..4096]).unwrap();
+    let (places, mut bytes) = (4000_u32, good[..4096].to_vec());
+    let mut index = ItemsBlock::new();
+    for place in 0..places {
+        let first = AccountTag::from_bytes(u128::from(place + 1).to_be_bytes());
+        let (offset, length) = (bytes.len() as u64, 40 * (places - place - 1));
+        index.push(&IndexItem { first, offset, length, count: 1 });
+        let kind = BlockKind::Accounts;
+        bytes.extend(RawBlockHeader { crc: 0, length, kind, count: 1, first }.encode());
+    }
+    let index_at = bytes.len() as u64;
+    bytes.extend_from_slice(index.finish(header.nonce, index_at));
+    let end = bytes.len() as u64;
+    let footer = Footer {
+        index: index_at,
+        keys: end,
+        open: end,
+        accounts: u64::from(places),
+        records: 0,
+        end,
+        lsn: header.lsn,
+    };
+    bytes.extend(footer.encode(header.nonce));
+    disk.damage(&snapshot, |all| *all = bytes);
+    let stored: usize = disk.files().values().map(|bytes| bytes.len()).sum();
+    let odd = Odd::new(&disk, None);
+    let keys = keys();
+    let _ = Salvage::new(&keys).plan(Arc::clone(&odd) as _);
+    let read = odd.read_bytes.load(Ordering::Relaxed);
+    assert!(read < 20 * stored, "{read} bytes were read of {stored}");
+}
+
+#[test]
+fn segments_that_are_longer_than_numbers_tell_are_looked_at_and_salvaged() {
+    let disk = closed(20, 60);
+    let before = read(Arc::new(disk.clone())).unwrap();
+    let segments: Vec<_> =
+        disk.files().into_keys().filter(|name| name.starts_with("segment-")).collect();
+    assert!(segments.len() >= 4, "{segments:?}");
+    let odd = Odd::new(&disk, Some(1 << 62));
+    assert_eq!(inspect::verify(&*odd, None, &mut |_| ()).unwrap().verdict, Verdict::Clean);
+    assert_eq!(read(Arc::clone(&odd) as _).unwrap(), before);
+    // Of one nothing is left but its length.
+    disk.damage(&segments[1], |bytes| bytes.fill(0));
+    let (keys, into) = (keys(), disk.sibling(21));
+    let plan = Salvage::new(&keys).plan(odd).unwrap();
+    assert!(!plan.losses().is_empty());
+    plan.write(Arc::new(into.clone())).unwrap();
+    options(&into, 22).open("").unwrap();
 }
 
 #[test]

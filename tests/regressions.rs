@@ -427,6 +427,13 @@ fn an_outcome_left_behind_does_not_hold_up_the_end() {
 }
 
 #[test]
+fn a_segment_longer_than_numbers_tell_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let error = options().segment_bytes(u64::MAX).create(dir.path().join("store")).unwrap_err();
+    assert!(matches!(error, tokenwal::Error::Option { option: "segment_bytes", .. }), "{error}");
+}
+
+#[test]
 fn patience_has_no_end() {
     let dir = tempfile::tempdir().unwrap();
     options().wait_for_lock(Duration::MAX).create(dir.path().join("store")).unwrap();

@@ -155,5 +155,7 @@ impl<S: Sink> Sink for Watched<'_, '_, S> {
 pub(super) fn file_bytes(disk: &dyn Disk, listing: &Listing) -> u64 {
     let segments = listing.segments.iter().map(|number| segment_name(*number));
     let names = segments.chain(listing.snapshots.iter().map(|lsn| snapshot_name(*lsn)));
-    names.filter_map(|name| disk.open(&name, Access::Read).ok()?.len().ok()).sum()
+    let lengths = names.filter_map(|name| disk.open(&name, Access::Read).ok()?.len().ok());
+    // Sparse files may be longer, all together, than a number tells.
+    lengths.fold(0, u64::saturating_add)
 }

@@ -198,7 +198,8 @@ impl Options {
     pub(crate) fn limits(&self) -> Result<Limits, Error> {
         let wrong = |option, problem| Err(Error::Option { option, problem });
         let block = u64::from(self.block_bytes);
-        let segment_bytes = self.segment_bytes.next_multiple_of(block);
+        // What is too long to be rounded up is too long.
+        let segment_bytes = self.segment_bytes.checked_next_multiple_of(block).unwrap_or(u64::MAX);
         let batch = u64::from(self.batch_bytes_max);
         if self.batch_bytes_max > BATCH_BYTES_LIMIT || batch < 4 * block {
             return wrong("batch_bytes_max", "it must be from 16 KiB to 16 MiB");

@@ -283,6 +283,20 @@ fn a_key_given_as_bytes_is_as_wrong_as_any_other() {
 }
 
 #[test]
+fn no_detour_leads_a_salvage_into_the_store_itself() {
+    let store = Store::closed(3);
+    std::os::unix::fs::symlink(&store.path, store.beside("link")).unwrap();
+    std::fs::create_dir(store.beside("other")).unwrap();
+    unchanged(&store.path, || {
+        for into in ["link/new", "other/../store/new", "store/new", "store"] {
+            let into = store.beside(into);
+            let ran = tokenwal(&["salvage", store.path(), into.to_str().unwrap()]);
+            ran.says(1, &["lies within the damaged store"]);
+        }
+    });
+}
+
+#[test]
 fn a_place_to_salvage_into_that_is_taken() {
     let store = Store::closed(60);
     std::fs::remove_file(&store.segments()[1]).unwrap();

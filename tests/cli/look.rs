@@ -263,6 +263,9 @@ fn a_new_key_is_for_its_owner_alone_and_never_overwrites() {
     let file = path.to_str().unwrap();
     let made = tokenwal(&["key", "new", file]).ok().out;
     assert!(made.contains(file) && made.contains("back it up"), "{made}");
+    let other = dir.path().join("other.key");
+    let made_other = tokenwal(&["key", "new", other.to_str().unwrap(), "--json"]).ok().json();
+    assert_eq!(made_other, serde_json::json!({ "file": other.to_str().unwrap() }));
     let text = std::fs::read_to_string(&path).unwrap();
     let digits = text.trim().strip_prefix("tokenwal-key-1 ").unwrap();
     assert!(digits.len() == 64 && !made.contains(digits));
@@ -288,6 +291,36 @@ fn a_reader_that_goes_away_is_no_failure() {
     let ended = child.wait_with_output().unwrap();
     assert_eq!(ended.status.code(), Some(0), "{ended:?}");
     assert_eq!(String::from_utf8(ended.stderr).unwrap(), "");
+}
+
+/// Runs the command with a reader that is gone before anything is printed.
+fn unheard(args: &[&str]) -> Option<i32> {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tokenwal"));
+    command.args(args).env_remove("TOKENWAL_KEY_FILE").stdout(writer);
+    let ended = command.output().unwrap();
+    assert_eq!(String::from_utf8(ended.stderr).unwrap(), "");
+    ended.status.code()
+}
+
+#[test]
+fn what_is_damaged_is_so_also_where_nobody_listens() {
+    let store = Store::closed(300);
+    let segment = store.segments().remove(1);
+    damage(&segment, |bytes| {
+        let at = batches(bytes)[2] + 100;
+        bytes[at] ^= 1;
+    });
+    for json in [&["--json"][..], &[]] {
+        assert_eq!(unheard(&[&["verify", store.path()], json].concat()), Some(3));
+    }
+    // What cannot be saved is said into the void, and listed; the rest is saved all the same.
+    let into = store.beside("saved");
+    assert_eq!(unheard(&["salvage", store.path(), into.to_str().unwrap()]), Some(0));
+    assert!(store.beside("saved.report").exists());
+    let key = format!("{}.key", store.path());
+    tokenwal(&["verify", into.to_str().unwrap(), "--key", &key]).ok();
 }
 
 #[test]

@@ -85,6 +85,11 @@ impl Failure {
         text
     }
 
+    /// Says how the command ends for it.
+    pub(crate) fn exit(&self) -> Exit {
+        self.exit
+    }
+
     /// Prints the failure and gives the exit code. A reader that went away is no failure.
     pub(crate) fn report(&self) -> ExitCode {
         if self.is_broken_pipe() {
@@ -94,7 +99,8 @@ impl Failure {
         self.exit.into()
     }
 
-    fn is_broken_pipe(&self) -> bool {
+    /// Says whether all that failed is that a reader went away.
+    pub(crate) fn is_broken_pipe(&self) -> bool {
         let error: Option<&io::Error> = self.error.downcast_ref();
         error.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
     }

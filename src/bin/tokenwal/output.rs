@@ -19,6 +19,14 @@ pub(crate) fn json(out: &mut impl Write, value: &impl serde::Serialize) -> io::R
     out.write_all(b"\n")
 }
 
+/// Forgives a reader that went away: what the command has found or done is no different for it.
+pub(crate) fn heard(printed: io::Result<()>) -> io::Result<()> {
+    match printed {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        printed => printed,
+    }
+}
+
 /// Collects names and values, and prints them in two columns.
 #[derive(Debug, Default)]
 pub(crate) struct Facts(Vec<(&'static str, String)>);

@@ -90,17 +90,29 @@ struct WithPairs<'a> {
 }
 
 fn show_all(reader: &Reader, args: &Args) -> Result<Exit, Failure> {
+    let mut exit = Exit::Sound;
+    match show_each(reader, args, &mut exit) {
+        // A reader that went away does not make sound what was found damaged before.
+        Err(failure) if failure.is_broken_pipe() => Ok(exit),
+        shown => shown.map(|()| exit),
+    }
+}
+
+/// Shows all accounts; `exit` is how the command ends as far as it has got.
+fn show_each(reader: &Reader, args: &Args, exit: &mut Exit) -> Result<(), Failure> {
     let mut out = stdout();
     let (mut accounts, mut grants, mut in_doubt) = (0, 0, 0);
-    let mut exit = Exit::Sound;
     for view in reader.accounts() {
         let view = match view {
             Ok(view) => view,
             Err(error) => {
                 // The accounts before it come first, also where both go to one place.
                 out.flush()?;
-                say(&Failure::of(&args.dir)(error).text());
-                exit = Exit::Damaged;
+                let failure = Failure::of(&args.dir)(error);
+                say(&failure.text());
+                if *exit != Exit::Damaged {
+                    *exit = failure.exit();
+                }
                 continue;
             }
         };
@@ -120,7 +132,7 @@ fn show_all(reader: &Reader, args: &Args) -> Result<Exit, Failure> {
         )?;
     }
     out.flush()?;
-    Ok(exit)
+    Ok(())
 }
 
 fn show_account(out: &mut impl Write, view: &AccountView) -> io::Result<()> {

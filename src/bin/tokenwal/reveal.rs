@@ -1,5 +1,6 @@
 //! Tokens in the clear, for `replay --account TAG --reveal` alone.
 
+use crate::output::harmless;
 use std::io::{self, Write};
 use tokenwal::inspect::Reader;
 use tokenwal::{AccountView, Error, Generation, GrantId, IssuedPair, Secret};
@@ -44,11 +45,11 @@ impl Revealed {
 
     pub(crate) fn show(&self, out: &mut impl Write) -> io::Result<()> {
         writeln!(out, "grant {}, generation {}", self.grant, self.generation)?;
-        writeln!(out, "  access token   {}", self.access_token)?;
+        writeln!(out, "  access token   {}", harmless(&self.access_token))?;
         let others = [("refresh token", &self.refresh_token), ("id token", &self.id_token)];
         for (name, token) in others {
             if let Some(token) = token {
-                writeln!(out, "  {name:13}  {token}")?;
+                writeln!(out, "  {name:13}  {}", harmless(token))?;
             }
         }
         Ok(())

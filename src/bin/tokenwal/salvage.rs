@@ -2,7 +2,7 @@
 
 use crate::exit::{Exit, Failure};
 use crate::keys::KeyArgs;
-use crate::output::{Facts, counted, json, stdout};
+use crate::output::{Facts, counted, heard, json, stdout};
 use crate::progress::Bar;
 use std::ffi::OsString;
 use std::fs::File;
@@ -39,7 +39,7 @@ struct Done<'a> {
 pub(crate) fn run(args: Args) -> Result<Exit, Failure> {
     let failure = Failure::of(&args.dir);
     let (dir, into) = (whole(&args.dir)?, whole(&args.into)?);
-    if into.starts_with(&dir) {
+    if resolved(&into).starts_with(resolved(&dir)) {
         let what = format!("{} lies within the damaged store", into.display());
         return Err(Failure::new(what, "name a directory elsewhere, best on another disk"));
     }
@@ -54,7 +54,8 @@ pub(crate) fn run(args: Args) -> Result<Exit, Failure> {
     let losses = plan.losses().to_vec();
     let mut out = stdout();
     if !args.json {
-        show_losses(&mut out, &losses)?;
+        // Whoever does not listen finds them in the report.
+        heard(show_losses(&mut out, &losses))?;
     }
     let new = inspect::new_directory_like(&into, &dir).map_err(Failure::of(&into))?;
     if !new.list()?.is_empty() {
@@ -65,13 +66,13 @@ pub(crate) fn run(args: Args) -> Result<Exit, Failure> {
         write_report(report, &dir, &losses)?;
     }
     let salvaged = plan.write(new).map_err(Failure::of(&into))?;
-    if args.json {
+    let printed = if args.json {
         let report = report.as_deref();
-        json(&mut out, &Done { salvaged: &salvaged, lost: &losses, report })?;
+        json(&mut out, &Done { salvaged: &salvaged, lost: &losses, report })
     } else {
-        show(&mut out, &salvaged, &into, report.as_deref())?;
-    }
-    out.flush()?;
+        show(&mut out, &salvaged, &into, report.as_deref())
+    };
+    heard(printed.and_then(|()| out.flush()))?;
     Ok(Exit::Sound)
 }
 
@@ -137,6 +138,18 @@ fn beside(into: &Path) -> PathBuf {
     let mut name = OsString::from(into);
     name.push(".report");
     name.into()
+}
+
+/// Follows links and `..` as far as there is something, so that no detour leads into the store.
+#[expect(clippy::disallowed_methods, reason = "two paths are compared, and no file is reached")]
+fn resolved(path: &Path) -> PathBuf {
+    if let Ok(resolved) = path.canonicalize() {
+        return resolved;
+    }
+    match (path.parent(), path.file_name()) {
+        (Some(parent), Some(name)) => resolved(parent).join(name),
+        _ => path.to_owned(),
+    }
 }
 
 fn whole(path: &Path) -> io::Result<PathBuf> {

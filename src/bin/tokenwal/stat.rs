@@ -37,7 +37,7 @@ pub(crate) fn run(args: Args) -> Result<Exit, Failure> {
         show(&mut out, &summary)?
     }
     out.flush()?;
-    Ok(Exit::Sound)
+    Ok(if summary.unreadable.is_empty() { Exit::Sound } else { Exit::Damaged })
 }
 
 fn show(out: &mut impl Write, summary: &Summary) -> io::Result<()> {

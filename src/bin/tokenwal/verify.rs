@@ -1,7 +1,7 @@
 //! `tokenwal verify DIR`: is everything there and as it was written?
 
 use crate::exit::{Exit, Failure};
-use crate::output::{Facts, counted, harmless, json, stdout};
+use crate::output::{Facts, counted, harmless, heard, json, stdout};
 use crate::progress::Bar;
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -31,12 +31,8 @@ pub(crate) fn run(args: Args) -> Result<Exit, Failure> {
         inspect::verify(&*disk, keys, &mut |progress| bar.tell(progress)).map_err(&failure)?;
     drop(bar);
     let mut out = stdout();
-    if args.json {
-        json(&mut out, &found)?
-    } else {
-        show(&mut out, &found)?
-    }
-    out.flush()?;
+    let printed = if args.json { json(&mut out, &found) } else { show(&mut out, &found) };
+    heard(printed.and_then(|()| out.flush()))?;
     Ok(found.verdict.into())
 }
 

@@ -220,7 +220,9 @@ impl Reading<'_, '_> {
         let covered = covered.unwrap_or_default();
         harvest.losses.extend(sources.unreadable(covered, missing, harvest.last_lsn));
         let frame_bytes = FRAME_BYTES_MIN as u64;
-        let lost_bytes: u64 = harvest.losses.iter().map(|loss| loss.bytes).sum();
+        // A sparse file may be as long as it likes: records stand in a segment's length at most.
+        let lost_bytes = harvest.losses.iter().map(|loss| loss.bytes.min(SEGMENT_BYTES_LIMIT));
+        let lost_bytes = lost_bytes.fold(0, u64::saturating_add);
         harvest.unknown_lsns = lost_bytes / frame_bytes;
         harvest.last_number = sources.last_number;
         for state in harvest.states.values_mut() {
