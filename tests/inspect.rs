@@ -518,6 +518,16 @@ fn segments_that_are_longer_than_numbers_tell_are_looked_at_and_salvaged() {
 }
 
 #[test]
+fn a_name_with_a_number_that_no_journal_reaches_takes_no_salvage_there() {
+    let (disk, snapshot) = compacted(23, 20);
+    let before = read(Arc::new(disk.clone())).unwrap();
+    let misnamed = format!("snapshot-{:020}.tws", u64::MAX / 2);
+    disk.rename(&snapshot, &misnamed).unwrap();
+    let (after, losses) = salvaged(&disk);
+    assert!(losses > 0 && after.len() <= before.len(), "{losses}");
+}
+
+#[test]
 fn looking_changes_nothing() {
     let disk = closed(10, 20);
     for damage in [None, Some(5000), Some(100), Some(70_000)] {

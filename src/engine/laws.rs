@@ -333,6 +333,24 @@ fn as_shown(state: AccountState) -> (AccountState, Vec<bool>) {
     (state, released)
 }
 
+#[test]
+fn moving_back_and_forth_takes_no_memory() {
+    let mut history = History::default();
+    let (one, other) = (tag(0), tag(1));
+    // Neither account ceases to exist, since each has an operation that stays.
+    history.step(intent(one, GrantId(0), Generation(0)));
+    history.step(intent(other, GrantId(0), Generation(0)));
+    history.step(intent(one, GrantId(1), Generation(1)));
+    for turn in 0..24 {
+        let (from, to) = if turn % 2 == 0 { (one, other) } else { (other, one) };
+        let app = AppTag::from_bytes([9; 16]);
+        history.step(Clear::Identified(Identified { prefix: prefix(from, GrantId(1)), to, app }));
+    }
+    for state in history.states.values() {
+        assert!(state.homes.len() <= 2, "{} homes", state.homes.len());
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
 

@@ -34,6 +34,8 @@ pub(crate) struct Replay {
     pub(crate) incarnation: u64,
     /// Intents of the tail without a final outcome.
     open: BTreeMap<OpId, AccountTag>,
+    /// Up to which LSN all that was open of an account is forgotten.
+    forgotten: BTreeMap<AccountTag, Lsn>,
     /// Accounts to which something moved in the tail, perhaps an operation.
     moved_to: BTreeSet<AccountTag>,
     /// Records after this one are left out.
@@ -54,6 +56,7 @@ impl Replay {
             host: HostTag::NONE,
             incarnation: 0,
             open: BTreeMap::new(),
+            forgotten: BTreeMap::new(),
             moved_to: BTreeSet::new(),
             until,
             records: 0,
@@ -67,7 +70,11 @@ impl Replay {
             self.files.snapshot.iter().flat_map(|snapshot| {
                 snapshot.open_items().iter().filter(|item| item.operations > 0)
             });
-        let in_tail = self.open.values().chain(&self.moved_to).copied();
+        let is_forgotten = |op: &OpId, account: &AccountTag| {
+            self.forgotten.get(account).is_some_and(|through| op.0 <= through.0)
+        };
+        let open = self.open.iter().filter(|(op, account)| !is_forgotten(op, account));
+        let in_tail = open.map(|(_, account)| account).chain(&self.moved_to).copied();
         in_snapshot.map(|item| item.account).chain(in_tail).collect()
     }
 
@@ -105,7 +112,10 @@ impl Replay {
                 self.open.insert(OpId(lsn.0), prefix.account);
             }
             Clear::InDoubt(_) => {}
-            Clear::Forgotten(_) => self.open.retain(|_, account| *account != prefix.account),
+            // Looking for what it had open would cost what all of them have.
+            Clear::Forgotten(_) => {
+                self.forgotten.insert(prefix.account, lsn);
+            }
             _ => {
                 self.open.remove(&prefix.op);
             }

@@ -204,9 +204,14 @@ impl AccountState {
         if !moved.operations.is_empty() {
             self.homes.extend(moved.homes);
             self.homes.push(from);
+            // Each once, or what moves back and forth would take ever more memory.
+            self.homes.sort_unstable();
+            self.homes.dedup();
         }
         for mut grant in moved.grants {
-            grant.homes.push(from);
+            if !grant.homes.contains(&from) {
+                grant.homes.push(from);
+            }
             let at = self.grants.partition_point(|other| other.id < grant.id);
             self.grants.insert(at, grant);
         }

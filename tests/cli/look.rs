@@ -149,6 +149,24 @@ fn tokens_are_shown_for_one_account_and_only_when_asked_for() {
 }
 
 #[test]
+fn a_token_does_not_steer_a_terminal() {
+    let store = Store::named();
+    let journal = store.create();
+    let blocking = journal.blocking();
+    let ticket = blocking.begin(Begin::exchange(&app()).user(&user(1))).unwrap();
+    let body = r#"{"access_token":"a\u001b[2J\nrefresh token  forged"}"#.as_bytes().to_vec();
+    let response = tokenwal::TokenResponse::parse(body, NOW_MS).unwrap().with_user(user(1));
+    blocking.settle(ticket, tokenwal::Outcome::Issued(response)).unwrap();
+    let tag = journal.tag_of(&account(1)).to_string();
+    journal.blocking().close().unwrap();
+    let reveal = ["replay", store.path(), "--account", &tag, "--reveal"];
+    let text = tokenwal(&reveal).ok().out;
+    assert!(text.contains(r"a\u{1b}[2J\nrefresh token  forged"), "{text}");
+    let exact = tokenwal(&[&reveal[..], &["--json"]].concat()).ok().json();
+    assert_eq!(exact["pairs"][0]["access_token"], "a\u{1b}[2J\nrefresh token  forged");
+}
+
+#[test]
 fn a_terminal_is_shown_no_token_unless_one_insists() {
     let store = Store::closed(2);
     let journal = store.open();

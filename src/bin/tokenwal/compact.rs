@@ -3,7 +3,7 @@
 use crate::exit::{Exit, Failure};
 use crate::keys::KeyArgs;
 use crate::output::{Facts, bytes, counted, json, stdout};
-use crate::progress::Bar;
+use crate::progress::{Bar, Spinner};
 use std::io::Write as _;
 use std::path::PathBuf;
 use tokenwal::Options;
@@ -30,11 +30,13 @@ pub(crate) fn run(args: Args) -> Result<Exit, Failure> {
     drop(bar);
     let keys = args.keys.need(&args.dir)?;
     let options = no_larger_than_needed(Options::new(keys), summary.batch_bytes_max);
+    let spinner = Spinner::new("folding");
     let (journal, report) = options.open(&args.dir).map_err(&failure)?;
     let journal = journal.blocking();
     let compacted = journal.compact();
     // What was written stays sound also where closing fails: the next opening recovers it.
     let closed = journal.close();
+    drop(spinner);
     let compacted = compacted.map_err(&failure)?;
     closed.map_err(&failure)?;
     let mut out = stdout();

@@ -1,4 +1,4 @@
-//! A progress bar, on a terminal only, for what takes longer than a second.
+//! Progress, on a terminal only, for what takes longer than a second.
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::{self, IsTerminal as _};
@@ -38,6 +38,59 @@ impl Bar {
         });
         bar.set_length(progress.total_bytes.max(progress.done_bytes));
         bar.set_position(progress.done_bytes);
+    }
+}
+
+/// Shows that something is being done that does not say how far it has got; it goes away with this.
+#[derive(Debug)]
+pub(crate) struct Spinner(ProgressBar);
+
+impl Spinner {
+    pub(crate) fn new(what: &'static str) -> Self {
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+        bar.set_style(ProgressStyle::default_spinner());
+        bar.set_message(what);
+        if io::stderr().is_terminal() {
+            bar.enable_steady_tick(Duration::from_millis(250));
+        }
+        Self(bar)
+    }
+}
+
+impl Drop for Spinner {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}
+
+/// Counts what takes its time, one after the other.
+#[derive(Debug)]
+pub(crate) struct Counter(ProgressBar);
+
+impl Counter {
+    pub(crate) fn new(what: &'static str, total: u64) -> Self {
+        let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
+        bar.set_message(what);
+        bar.set_style(
+            ProgressStyle::with_template("{msg} {wide_bar} {pos} of {len}, {eta}")
+                .unwrap_or_else(|_| ProgressStyle::default_bar()),
+        );
+        Self(bar)
+    }
+
+    pub(crate) fn one_more(&self) {
+        self.0.inc(1);
+    }
+
+    /// Makes way for what is printed.
+    pub(crate) fn aside<T>(&self, print: impl FnOnce() -> T) -> T {
+        self.0.suspend(print)
+    }
+}
+
+impl Drop for Counter {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::exit::{Exit, Failure};
 use crate::keys::KeyArgs;
 use crate::output::{Facts, counted, heard, json, stdout};
-use crate::progress::Bar;
+use crate::progress::{Bar, Spinner};
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Write};
@@ -33,7 +33,7 @@ struct Done<'a> {
     #[serde(flatten)]
     salvaged: &'a Salvaged,
     lost: &'a [Loss],
-    report: Option<&'a Path>,
+    report: Option<String>,
 }
 
 pub(crate) fn run(args: Args) -> Result<Exit, Failure> {
@@ -65,9 +65,11 @@ pub(crate) fn run(args: Args) -> Result<Exit, Failure> {
     if let Some(report) = &report {
         write_report(report, &dir, &losses)?;
     }
+    let spinner = Spinner::new("writing");
     let salvaged = plan.write(new).map_err(Failure::of(&into))?;
+    drop(spinner);
     let printed = if args.json {
-        let report = report.as_deref();
+        let report = report.as_ref().map(|report| report.display().to_string());
         json(&mut out, &Done { salvaged: &salvaged, lost: &losses, report })
     } else {
         show(&mut out, &salvaged, &into, report.as_deref())

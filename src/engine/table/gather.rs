@@ -89,6 +89,8 @@ struct Gatherer<'a> {
     blocks: u64,
     accounts: u64,
     records: u64,
+    /// Read of what is no block.
+    wasted_bytes: u64,
 }
 
 impl<'a> Gatherer<'a> {
@@ -110,6 +112,7 @@ impl<'a> Gatherer<'a> {
             blocks: 0,
             accounts: 0,
             records: 0,
+            wasted_bytes: 0,
         };
         // The index is read first: it says where to go on behind a damaged block.
         let mut at = footer.map_or(gatherer.end, |footer| footer.index);
@@ -124,11 +127,13 @@ impl<'a> Gatherer<'a> {
         Ok(gatherer)
     }
 
-    /// Reads the bytes of the block at `at`, as long as it says that it is. No block reaches beyond
-    /// where the next is known to stand; so nothing is read twice for an index that lies.
+    /// Reads the bytes of the block at `at`, as long as it says that it is. Once as much as the file
+    /// has was read for nothing, none is believed to reach beyond where the next is known to stand:
+    /// an index that lies must not have the same bytes read for each of its items.
     fn block(&self, at: u64) -> std::io::Result<Option<Vec<u8>>> {
         let head = read(self.file, at, BLOCK_HEADER_BYTES)?;
-        let left = self.next_known(at).unwrap_or(self.end).saturating_sub(at);
+        let next = self.next_known(at).filter(|_| self.wasted_bytes > self.end);
+        let left = next.unwrap_or(self.end).saturating_sub(at);
         match Block::peek_bytes(&head).filter(|length| *length as u64 <= left) {
             Some(length) => read(self.file, at, length).map(Some),
             None => Ok(None),
@@ -145,6 +150,7 @@ impl<'a> Gatherer<'a> {
                 at = claimed;
                 continue;
             }
+            self.wasted_bytes += bytes.len() as u64;
             let next = match self.next_known(at) {
                 Some(next) => next,
                 None if !bytes.is_empty() && self.is_block(claimed)? => claimed,

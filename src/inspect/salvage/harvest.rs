@@ -5,7 +5,7 @@
 
 use super::loss::Loss;
 use super::reading::Reading;
-use super::sources::Sources;
+use super::sources::{LSN_MAX_KEPT, Sources};
 use crate::disk::Disk;
 use crate::engine::files::Files;
 use crate::engine::keychain::Keychain;
@@ -127,7 +127,9 @@ impl Harvest {
 
     /// Returns the LSN that the new snapshot gets: above all that were ever given out.
     pub(super) fn lsn(&self) -> Lsn {
-        let lost = self.losses.iter().map(|loss| loss.last_lsn).max().unwrap_or_default();
+        let lost = self.losses.iter().map(|loss| loss.last_lsn);
+        // What no journal counts to was not given out, and a store that began there would not open.
+        let lost = lost.filter(|lsn| lsn.0 <= LSN_MAX_KEPT).max().unwrap_or_default();
         self.last_lsn.max(lost).max(Lsn(1)).plus(self.unknown_lsns)
     }
 

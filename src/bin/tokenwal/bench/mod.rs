@@ -10,6 +10,7 @@ mod raw;
 
 use crate::exit::{Exit, Failure};
 use crate::output::{json, stdout};
+use crate::progress::Counter;
 use drive::{Sample, alone, together};
 use load::{Load, Op};
 use raw::{Inline, RawFile, Way, Writer};
@@ -56,16 +57,12 @@ pub(crate) fn run(args: Args) -> Result<Exit, Failure> {
     if !args.json {
         print(&heading())?;
     }
+    let rounds = 2 * args.callers.len() as u64 * u64::from(args.rounds);
+    let counter = Counter::new("measuring", rounds);
     for op in [Op::Append, Op::Issue] {
         for callers in &args.callers {
-            let point = bench.point(op, usize::from(*callers))?;
-            if args.json {
-                let mut out = stdout();
-                json(&mut out, &point)?;
-                out.flush()?;
-            } else {
-                print(&point.row())?;
-            }
+            let point = bench.point(op, usize::from(*callers), &counter)?;
+            counter.aside(|| if args.json { print_json(&point) } else { print(&point.row()) })?;
         }
     }
     Ok(Exit::Sound)
@@ -74,6 +71,12 @@ pub(crate) fn run(args: Args) -> Result<Exit, Failure> {
 fn print(line: &str) -> io::Result<()> {
     let mut out = stdout();
     writeln!(out, "{line}")?;
+    out.flush()
+}
+
+fn print_json(point: &Point) -> io::Result<()> {
+    let mut out = stdout();
+    json(&mut out, point)?;
     out.flush()
 }
 
@@ -147,7 +150,7 @@ impl Bench {
         Ok(Self { place, runtime, time, rounds: args.rounds, run: 0x7761_6c00_0000_0000 })
     }
 
-    fn point(&mut self, op: Op, callers: usize) -> Result<Point, Failure> {
+    fn point(&mut self, op: Op, callers: usize, counter: &Counter) -> Result<Point, Failure> {
         let dir = self.place.0.join(format!("{}-{callers}", op.name()));
         let mut load = Load::create(&self.runtime, &dir, op, callers)?;
         let mut journal = Vec::new();
@@ -165,6 +168,7 @@ impl Bench {
             if round % 2 == 1 {
                 journal.push(load.measure(&self.runtime, self.time)?);
             }
+            counter.one_more();
         }
         load.count(&dir)?;
         remove(&dir)?;
