@@ -62,16 +62,18 @@ impl Engine {
 
     /// Looks an account up and makes something of its state and of the records that it names.
     ///
-    /// A record may be folded away by a compaction right after the state was looked up; then the
-    /// state has changed as well, and it is looked up again.
+    /// A record may be folded away by a compaction right after the state was looked up; then there
+    /// is a new snapshot, or the state has changed as well, and it is looked up again.
     pub(crate) fn with_state<T>(
         &self,
         account: AccountTag,
         make: impl Fn(&AccountState) -> Result<T, Error>,
     ) -> Result<T, Error> {
         loop {
+            let epoch = read_lock(&self.durable).epoch();
             let state = self.look_up(account)?;
             match make(&state) {
+                Err(_) if read_lock(&self.durable).epoch() != epoch => {}
                 Err(_) if self.look_up(account)?.version != state.version => {}
                 result => return result,
             }
