@@ -628,3 +628,23 @@ fn what_a_compaction_dropped_is_not_revived_from_memory() {
     let after = journal.blocking().account(&u1).unwrap().map(|view| view.grants);
     assert_eq!(format!("{before:?}"), format!("{after:?}"));
 }
+
+#[test]
+fn a_pair_that_is_too_large_is_in_doubt_durably_when_its_caller_hears_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store");
+    let (disk, _) = disk(&path);
+    let (journal, _) = small(disk).create(&path).unwrap();
+    prepare(&journal);
+    let ticket = drive(&journal, journal.begin(Begin::exchange(&app()))).unwrap();
+    let outcome = issued("u1", &"a".repeat(9000), "refresh");
+    let mut settling = Box::pin(journal.settle(ticket, outcome));
+    assert!(poll(settling.as_mut()).is_pending(), "nothing is durable yet");
+    let error = drive(&journal, settling).unwrap_err();
+    assert!(matches!(error.error, tokenwal::Error::TooLarge { .. }), "{error:?}");
+    assert!(error.outcome.is_some(), "the whole pair is given back");
+    drop(journal);
+    let (_, report) = options().open(&path).unwrap();
+    let doubts: Vec<_> = report.in_doubt.iter().map(|operation| operation.doubt).collect();
+    assert_eq!(doubts, [Some(tokenwal::DoubtReason::Oversized)]);
+}

@@ -67,7 +67,13 @@ impl Job {
             }
         };
         let grant = if matches!(kind, Kind::InDoubt) { GrantId(ticket.op.0) } else { ticket.grant };
-        let submitted = Submitted { kind, account: ticket.account, grant, different_user: false };
+        let submitted = Submitted {
+            kind,
+            account: ticket.account,
+            grant,
+            different_user: false,
+            too_large: None,
+        };
         Ok((clear, plain, vec![seen], submitted))
     }
 
@@ -103,8 +109,13 @@ impl Job {
             account == ticket.account && states.first().is_some_and(|seen| seen.state.provisional);
         let clear = self.issued(engine, account, &place, &contents, is_provisional);
         let sealed = contents.to_plain();
-        let submitted =
-            Submitted { kind: Kind::Issued, account, grant: place.grant, different_user };
+        let submitted = Submitted {
+            kind: Kind::Issued,
+            account,
+            grant: place.grant,
+            different_user,
+            too_large: None,
+        };
         Ok((Clear::Issued(clear), Box::new(Encoded(sealed)), states, submitted))
     }
 

@@ -236,7 +236,8 @@ impl Journal {
     /// Writes what was submitted, marks the end, and lets go of the store.
     ///
     /// Every other handle gets [`Error::Closed`] from then on. An operation that was begun and not
-    /// settled is in doubt when the store is opened next.
+    /// settled is in doubt when the store is opened next. The last writes are made on the caller's
+    /// thread: for as long as they take a runtime's thread is blocked.
     ///
     /// ```
     #[doc = include_str!("example.txt")]

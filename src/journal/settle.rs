@@ -72,7 +72,15 @@ impl Deferred for Left {
                 self.0 = Some(job);
                 false
             }
-            Ok(Attempt::Taken(..)) => true,
+            Ok(Attempt::Taken(_, Submitted { too_large: None, .. })) => true,
+            Ok(Attempt::Taken(..)) => {
+                tracing::error!(
+                    target: "tokenwal",
+                    op = job.ticket.op.0,
+                    "an outcome whose caller went away is too large; it is in doubt"
+                );
+                true
+            }
             Err(error) => {
                 tracing::error!(
                     target: "tokenwal",
@@ -100,6 +108,9 @@ pub(super) struct Submitted {
     pub(super) account: AccountTag,
     pub(super) grant: GrantId,
     pub(super) different_user: bool,
+    /// The pair was too large, and what stands for it is in doubt; this is what its caller hears
+    /// once that is durable.
+    pub(super) too_large: Option<Box<SettleError>>,
 }
 
 #[derive(Clone, Copy)]
@@ -153,7 +164,10 @@ impl Journal {
             let lost = |error| SettleError { error, outcome: None };
             let Submission { lsn, durable, pair } = submission;
             journal.durable(durable).await.map_err(lost)?;
-            journal.settled(lsn, pair, &submitted).map_err(lost)
+            match submitted.too_large {
+                Some(error) => Err(*error),
+                None => journal.settled(lsn, pair, &submitted).map_err(lost),
+            }
         }
     }
 
@@ -200,8 +214,11 @@ impl Settling {
         let engine = Arc::clone(self.journal.engine());
         let job = self.job.as_mut()?;
         match job.submit(&engine) {
-            Ok(Attempt::Taken(submission, submitted)) => {
-                self.job = None;
+            Ok(Attempt::Taken(submission, mut submitted)) => {
+                let job = self.job.take();
+                if let Some(error) = &mut submitted.too_large {
+                    error.outcome = job.map(|job| Box::new(job.outcome));
+                }
                 Some(Ok((submission, submitted)))
             }
             Ok(Attempt::Full) => None,
@@ -234,8 +251,7 @@ impl Job {
         }
     }
 
-    /// Submits the outcome; what is too large is submitted as a doubt that keeps what fits, and
-    /// reported.
+    /// Submits the outcome; what is too large is submitted as a doubt that keeps what fits.
     fn submit(&mut self, engine: &Engine) -> Result<Attempt<Submitted>, Error> {
         let room = match self.ticket.promise.by(engine) {
             0 => Room::Take,
@@ -246,10 +262,10 @@ impl Job {
             Err(Error::TooLarge { bytes, max }) => {
                 let doubt = oversized(&self.outcome, max);
                 let Some(doubt) = doubt else { return Err(Error::TooLarge { bytes, max }) };
-                let stored = attempt(engine, room, || self.plan(engine, &doubt))?;
-                if let Attempt::Taken(..) = stored {
-                    self.redeemed(room);
-                    return Err(Error::TooLarge { bytes, max });
+                let mut stored = attempt(engine, room, || self.plan(engine, &doubt))?;
+                if let Attempt::Taken(_, submitted) = &mut stored {
+                    let error = Error::TooLarge { bytes, max };
+                    submitted.too_large = Some(Box::new(SettleError { error, outcome: None }));
                 }
                 stored
             }
