@@ -95,7 +95,7 @@ def number(value):
 
 def directories():
     """Files are counted in the order of their names; `LOCK` is 0, and the first segment 1."""
-    limit = (1 << 64) - 1
+    limit, far = (1 << 64) - 1, (1 << 63) - 1
     mended = CHECKSUMS | NUMBERS_IN_HEADERS
     return {
         "tail": directory(TAIL, 0),
@@ -113,6 +113,8 @@ def directories():
         "hostile_batch_length": directory(TAIL, 1, ("number", 1, place(4, 8), number(4096))),
         "hostile_durable_through": directory(TAIL, 1, ("number", 1, place(4, 24), number(limit))),
         "hostile_lsn": directory(TAIL, 1, ("number", 1, place(4, 80), number(limit))),
+        "hostile_lsn_of_batch": directory(TAIL, 1, ("number", 1, place(4, 16), number(far))),
+        "hostile_lsn_far": directory(TAIL, 1, ("number", 1, place(4, 80), number(far))),
         "hostile_first_lsn": directory(TAIL, 1, ("number", 1, place(1, 80), number(limit)),
                                        ("number", 1, place(1, 16), number(limit))),
         "hostile_record_length": directory(TAIL, 1, ("number", 1, place(4, 72), number(4096))),

@@ -42,14 +42,30 @@ fn replay(target: &str, run: fn(&[u8]) -> bool, (cuts, flips): (usize, usize)) {
     for name in names {
         let input = fs::read(corpus.join(&name)).expect("it can be read");
         let hostile = name.to_string_lossy().starts_with("hostile");
-        assert_eq!(run(&input), !hostile, "{target}/{}", name.display());
+        let told = Told(format!("{target}/{}", name.display()));
+        assert_eq!(run(&input), !hostile, "{}", told.0);
+        drop(told);
+        let named = |how: &str, at| format!("{target}/{} {how} {at}", name.display());
         for length in (0..input.len()).step_by(1 + input.len() / cuts) {
+            let _told = Told(named("cut to", length));
             run(&input[..length]);
         }
         for bit in (0..input.len() * 8).step_by(1 + input.len() * 8 / flips) {
+            let _told = Told(named("with flipped bit", bit));
             let mut flipped = input.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
             run(&flipped);
+        }
+    }
+}
+
+/// Says of which input a panic came.
+struct Told(String);
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("the input was {}", self.0);
         }
     }
 }
