@@ -47,7 +47,8 @@ pub(super) struct Question<'a> {
 
 impl Question<'_> {
     /// Says what an answer to an exchange or refresh means.
-    pub(super) fn issuance(&self, mut reply: Reply) -> Outcome {
+    pub(super) fn issuance(&self, reply: Reply) -> Outcome {
+        let mut reply = self.without_echo(reply);
         let said = Said::read(&reply.body);
         if reply.is_success() && !said.is_error() {
             let body = std::mem::take(&mut *reply.body);
@@ -71,6 +72,7 @@ impl Question<'_> {
     /// Says what an answer to a revocation means. The status alone says that it was done
     /// (RFC 7009, section 2.2), so a lost body changes nothing.
     pub(super) fn revocation(&self, reply: Reply) -> Outcome {
+        let reply = self.without_echo(reply);
         let said = Said::read(&reply.body);
         if reply.is_success() && !said.is_error() {
             return Outcome::Revoked;
@@ -80,6 +82,7 @@ impl Question<'_> {
 
     /// Says what an answer to an introspection means.
     pub(super) fn introspection(&self, reply: Reply) -> (Option<Introspection>, Outcome) {
+        let reply = self.without_echo(reply);
         if reply.is_success()
             && let Some(introspection) = Introspection::read(&reply.body)
         {
@@ -91,6 +94,13 @@ impl Question<'_> {
             return (None, Outcome::InDoubt(reply.doubt(reason)));
         }
         (None, self.not_done(&said, reply))
+    }
+
+    /// Drops an id of the request in which a secret comes back that went with it.
+    fn without_echo(&self, mut reply: Reply) -> Reply {
+        let echoes = |id: &String| self.sent.iter().any(|secret| id.contains(secret.reveal()));
+        reply.request_id = reply.request_id.filter(|id| !echoes(id));
+        reply
     }
 
     /// Decides between refused and in doubt for an answer that does not say "done".
@@ -423,6 +433,10 @@ mod tests {
         assert_eq!(refusal.description(), "no such token: [redacted]");
         assert_eq!(refusal.request_id(), Some("req-1"));
         assert_eq!(refusal.retry_after_s(), 30);
+        let echo = Some(format!("req-{}", sent.reveal()));
+        let echoing = Reply { request_id: echo, ..reply(400, &error("invalid_grant", "")) };
+        let Outcome::Refused(refusal) = question.issuance(echoing) else { panic!("refused") };
+        assert_eq!(refusal.request_id(), None);
         let moved = Reply { redirect_host: Some("eu.example".to_owned()), ..reply(308, "") };
         let Outcome::Refused(refusal) = question.issuance(moved) else { panic!("refused") };
         assert!(refusal.description().contains("eu.example"));
