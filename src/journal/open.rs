@@ -6,7 +6,7 @@
 use super::drive::Patience;
 use super::launch::{Begun, Here, continue_journal, draw, first_segment, seams_of, start};
 use super::options::Options;
-use super::{Journal, Report};
+use super::{Blocking, Journal, Report};
 use crate::disk::{Disk, DiskLock, RealDisk, Refusal};
 use crate::engine::fill::Limits;
 use crate::engine::keychain::Keychain;
@@ -206,7 +206,8 @@ fn open_store(
     let begun = Begun { here, keychain, replay, current, head, next_number };
     let journal = start(options, begun, lock)?;
     if moved {
-        journal.blocking().claim()?;
+        // Whatever the drive: nobody can step a journal that is not open yet.
+        Blocking::new(Journal { inline: true, ..journal.clone() }).claim()?;
     }
     Ok((journal, report))
 }
