@@ -79,6 +79,36 @@ pub(crate) struct Seen {
     pub(crate) epoch: u64,
 }
 
+/// The accounts that a draft concerns, still as they were seen.
+pub(crate) struct Next(Vec<(AccountTag, Arc<AccountState>)>);
+
+impl Next {
+    pub(crate) fn of(seen: &[Seen]) -> Self {
+        let copy = |seen: &Seen| (seen.account, Arc::new(AccountState::clone(&seen.state)));
+        Self(seen.iter().map(copy).collect())
+    }
+
+    /// Folds the record in.
+    pub(crate) fn advance(
+        mut self,
+        step: Step<'_>,
+    ) -> impl Iterator<Item = (AccountTag, Arc<AccountState>)> {
+        let (account, other) = concerned(step.clear);
+        let (mut state, mut other_state) = (None, None);
+        for (tag, next) in &mut self.0 {
+            if account == Some(*tag) {
+                state = Some(Arc::make_mut(next));
+            } else if other == Some(*tag) {
+                other_state = Some(Arc::make_mut(next));
+            }
+        }
+        if let Some(state) = state {
+            advance(step, state, other_state);
+        }
+        self.0.into_iter().filter(move |(tag, _)| account == Some(*tag) || other == Some(*tag))
+    }
+}
+
 /// The accounts that a record concerns: one, or two where something moves between them.
 pub(crate) fn concerned(clear: &Clear) -> (Option<AccountTag>, Option<AccountTag>) {
     let Some(prefix) = clear.prefix() else { return (None, None) };

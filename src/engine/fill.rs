@@ -4,7 +4,7 @@
 //! Everything here stands under one lock, held for a copy and a fold. Bytes in flight are bounded
 //! by two batches: the one being written and the one being filled.
 
-use super::accounts::{Accounts, Seen, States, advance, concerned};
+use super::accounts::{Accounts, Next, Seen, States};
 use super::completion::Completion;
 use super::files::RecordBytes;
 use super::prepare::Prepared;
@@ -370,32 +370,5 @@ impl Core {
         let lsn = self.next_lsn;
         self.next_lsn = lsn.plus(1);
         lsn
-    }
-}
-
-/// The accounts that a draft concerns, still as they were seen.
-pub(crate) struct Next(Vec<(AccountTag, Arc<AccountState>)>);
-
-impl Next {
-    pub(crate) fn of(seen: &[Seen]) -> Self {
-        let copy = |seen: &Seen| (seen.account, Arc::new(AccountState::clone(&seen.state)));
-        Self(seen.iter().map(copy).collect())
-    }
-
-    /// Folds the record in.
-    fn advance(mut self, step: Step<'_>) -> impl Iterator<Item = (AccountTag, Arc<AccountState>)> {
-        let (account, other) = concerned(step.clear);
-        let (mut state, mut other_state) = (None, None);
-        for (tag, next) in &mut self.0 {
-            match () {
-                () if account == Some(*tag) => state = Some(Arc::make_mut(next)),
-                () if other == Some(*tag) => other_state = Some(Arc::make_mut(next)),
-                () => {}
-            }
-        }
-        if let Some(state) = state {
-            advance(step, state, other_state);
-        }
-        self.0.into_iter().filter(move |(tag, _)| account == Some(*tag) || other == Some(*tag))
     }
 }

@@ -21,8 +21,8 @@ pub(crate) struct Grant {
     pub(crate) previous: Lsn,
     /// The record that says that the newest pair has worked.
     pub(crate) worked: Lsn,
-    /// Who has let go, each with the record that says so. It is kept for each holder, since a
-    /// record that moves a holder says two things and must not be read without what undid one.
+    /// Who has let go, each with the record that says so; a compaction keeps no more of them than
+    /// it must.
     pub(crate) gone: Vec<Held>,
     pub(crate) ended: Option<End>,
     pub(crate) holders: Vec<Held>,
