@@ -68,6 +68,8 @@
 //! calls to code without one.
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "broker")]
+pub mod broker;
 mod clock;
 mod codec;
 pub mod disk;
@@ -104,8 +106,8 @@ pub use journal::{
 pub use keys::{FixedKeys, KeyEnv, KeyError, KeyFile, KeySource, KeyTextError, Keyring};
 pub use log::Verdict;
 pub use outcome::{
-    Doubt, DoubtReason, ExpirySource, NotSent, Outcome, Refusal, RefusalClass, Signature,
-    TokenResponse, Unreadable, UnreadableReason, salesforce_id18, salesforce_user,
+    Doubt, DoubtReason, ExpirySource, Introspection, NotSent, Outcome, Refusal, RefusalClass,
+    Signature, TokenResponse, Unreadable, UnreadableReason, salesforce_id18, salesforce_user,
 };
 pub use secret::Secret;
 

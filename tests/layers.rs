@@ -8,14 +8,17 @@ use std::path::Path;
 /// From the top; rooms of one line may use each other.
 const ROOMS: &[&[&str]] = &[
     &["sandbox"],
-    &["inspect"],
     &["provider"],
+    &["broker"],
+    &["ledger"],
+    &["inspect"],
     &["journal"],
     &["engine"],
     &["log"],
     &["error"],
     &["keys"],
     &["seal"],
+    &["profile"],
     &["codec", "outcome"],
     &["format"],
     &["disk"],

@@ -6,12 +6,14 @@
 //! issued is lost. The layouts are journal-format.md, sections 7.2 to 7.5 and 9.1.
 
 mod ids;
+mod introspection;
 pub(crate) mod members;
 mod refusal;
 mod response;
 
 pub use crate::format::value::{DoubtReason, NotSentReason as NotSent};
 pub use ids::{salesforce_id18, salesforce_user};
+pub use introspection::Introspection;
 pub use refusal::{Refusal, RefusalClass};
 pub(crate) use response::ResponseParts;
 pub use response::{ExpirySource, Signature, TokenResponse, Unreadable, UnreadableReason};

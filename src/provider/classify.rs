@@ -4,10 +4,11 @@
 //! bytes are kept; tokens in a body are never thrown away, whatever the status above them. What an
 //! error means is the profile's to say.
 
-use super::introspection::Introspection;
 use super::profile::{Asked, Meaning, Profile, Rotation};
 use crate::outcome::members::{self, Members};
-use crate::outcome::{Doubt, DoubtReason, Outcome, Refusal, RefusalClass, TokenResponse};
+use crate::outcome::{
+    Doubt, DoubtReason, Introspection, Outcome, Refusal, RefusalClass, TokenResponse,
+};
 use crate::secret::Secret;
 use zeroize::Zeroizing;
 

@@ -10,14 +10,13 @@ mod builder;
 mod classify;
 mod endpoint;
 mod http;
-mod introspection;
 mod pkce;
 mod profile;
 mod retry_after;
 mod signature;
 
+pub use crate::outcome::Introspection;
 pub use builder::{ClientAuth, ProviderBuilder};
-pub use introspection::Introspection;
 pub use pkce::Pkce;
 pub use profile::{Profile, Rotation};
 

@@ -1,7 +1,9 @@
 //! What a provider says of a token when asked (RFC 7662).
 
-use crate::outcome::members::{self, Members};
+#[cfg(feature = "client")]
+use super::members::{self, Members};
 use serde::Serialize;
+#[cfg(feature = "client")]
 use serde_json::value::RawValue;
 
 /// What a provider says of a token. It holds no secret.
@@ -30,7 +32,8 @@ pub struct Introspection {
 
 impl Introspection {
     /// Reads an answer; `None` unless it says whether the token is active.
-    pub(super) fn read(body: &[u8]) -> Option<Self> {
+    #[cfg(feature = "client")]
+    pub(crate) fn read(body: &[u8]) -> Option<Self> {
         let members = Members::read(body).ok()?;
         let active = match members.find("active")?.get() {
             "true" => true,
@@ -53,11 +56,12 @@ impl Introspection {
     }
 }
 
+#[cfg(feature = "client")]
 fn seconds_as_ms(raw: &RawValue) -> Option<u64> {
     Some(members::whole_number(raw)?.saturating_mul(1000))
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "client"))]
 mod tests {
     use super::*;
 
