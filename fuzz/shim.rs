@@ -21,6 +21,7 @@ use tokenwal::internals::format::record::{Record, body_crc, encode_record, set_l
 use tokenwal::internals::format::segment::{SegmentHeader, WrappedKey};
 use tokenwal::internals::format::snapshot::{Footer, SnapshotHeader};
 use tokenwal::internals::seal::{DataKey, MacKey};
+use tokenwal::ledger::Line;
 use tokenwal::{Lsn, Nonce, SystemEntropy};
 
 const NONCE: Nonce = Nonce::from_bytes(*b"fuzzing a segmen");
@@ -52,6 +53,21 @@ pub fn plain(data: &[u8]) -> bool {
     ];
     assert!(lengths.iter().flatten().all(|length| *length <= data.len()));
     lengths.iter().any(Result::is_ok)
+}
+
+/// A line to import: no text harms, and what is wrong with one is said without its values.
+pub fn line(data: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(data) else { return false };
+    match Line::parse(text, 1_760_000_000_000) {
+        Ok(import) => {
+            assert!(!format!("{import:?}").contains("sesame"));
+            true
+        }
+        Err(error) => {
+            assert!(error.member().chars().count() <= 64 && !error.to_string().contains('\n'));
+            false
+        }
+    }
 }
 
 /// A batch at the front of a segment.
@@ -131,6 +147,7 @@ fn read_snapshot(data: &[u8]) -> bool {
         tail: NONCE,
         tail_number: 1,
         tag_key: WrappedKey::UNUSED,
+        claimed: Lsn::NONE,
     };
     let Ok(footer) = Footer::parse(rest, &header, PLACE + data.len() as u64) else {
         return false;

@@ -76,6 +76,11 @@ fn batch() {
 }
 
 #[test]
+fn line() {
+    replay("line", shim::line, MANY);
+}
+
+#[test]
 fn plain() {
     replay("plain", shim::plain, MANY);
 }

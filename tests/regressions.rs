@@ -584,6 +584,46 @@ fn a_compacted_journal_says_where_it_was_written() {
     assert_eq!(report.incarnation, 2);
 }
 
+#[test]
+fn a_claim_is_known_until_what_came_before_it_has_proved_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store");
+    let (disk, knobs) = disk(&path);
+    let options = || options().disk(disk.clone());
+    let issue = |journal: &Journal, refresh: &str| {
+        let ticket = journal.blocking().begin(Begin::exchange(&app())).unwrap();
+        match journal.blocking().settle(ticket, issued("u1", "access", refresh)).unwrap() {
+            Settled::Issued(pair) => pair,
+            other => panic!("{other:?}"),
+        }
+    };
+    let stale = |journal: &Journal| -> Vec<_> {
+        let view = journal.blocking().account(&account("u1")).unwrap().unwrap();
+        view.grants.iter().map(|grant| grant.stale).collect()
+    };
+    let (journal, _) = options().create(&path).unwrap();
+    let (first, _) = (issue(&journal, "refresh-1"), issue(&journal, "refresh-2"));
+    assert!(journal.claimed().is_none());
+    assert_eq!(stale(&journal), [false, false]);
+    drop(journal);
+    knobs.elsewhere.store(true, Ordering::SeqCst);
+    let (journal, _) = options().claim().open(&path).unwrap();
+    let claimed = journal.claimed();
+    assert_eq!((claimed, stale(&journal)), (journal.head(), vec![true, true]));
+    journal.blocking().worked(&account("u1"), first.grant(), first.generation()).unwrap();
+    issue(&journal, "refresh-3");
+    journal.blocking().compact().unwrap();
+    drop(journal);
+    // From the snapshot's header, where nothing else says so.
+    let (journal, _) = options().open(&path).unwrap();
+    assert_eq!((journal.claimed(), stale(&journal)), (claimed, vec![false, true, false]));
+    let views: Vec<_> = journal.accounts().map(|view| view.unwrap().grants).collect();
+    assert!(views[0][1].stale);
+    let reader = tokenwal::inspect::Reader::open_on(disk, None, None, &mut |_| ()).unwrap();
+    let view = reader.account(journal.tag_of(&account("u1"))).unwrap().unwrap();
+    assert_eq!(view.grants.iter().filter(|grant| grant.stale).count(), 1);
+}
+
 /// A clock that stands still until it is set.
 #[derive(Debug)]
 struct Hand(AtomicU64);

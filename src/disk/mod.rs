@@ -10,6 +10,8 @@ mod file;
 mod lock;
 mod real;
 mod refusal;
+#[cfg(feature = "broker")]
+pub(crate) mod socket;
 
 pub use aligned::AlignedBuffer;
 pub use real::RealDisk;

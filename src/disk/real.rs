@@ -100,6 +100,16 @@ impl RealDisk {
         Ok(disk)
     }
 
+    #[cfg(feature = "broker")]
+    pub(super) fn descriptor(&self) -> std::os::fd::BorrowedFd<'_> {
+        std::os::fd::AsFd::as_fd(&self.dir)
+    }
+
+    #[cfg(feature = "broker")]
+    pub(super) fn whole_path(&self) -> &Path {
+        &self.path
+    }
+
     /// Asks what direct writes to the files here are aligned to, by the one file always there.
     fn probe_alignment(&self) -> usize {
         match self.open_checked(LOCK, OFlags::RDONLY).map(|file| direct::taken(&file)) {

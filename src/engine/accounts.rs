@@ -5,10 +5,12 @@
 //! Look-ups go touched, frozen, snapshot. While a journal is replayed an account is only the list
 //! of its records; it is folded when somebody asks for it, so replay costs what the tail costs.
 
+use super::callbacks::Callbacks;
 use super::state::{AccountState, Step};
 use super::table::Snapshot;
 use crate::error::Damage;
 use crate::format::clear::{Clear, Flags};
+use crate::format::value::Action;
 use crate::ids::{AccountTag, Lsn, OpId};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -48,9 +50,14 @@ pub(crate) struct Accounts {
     snapshot: Option<Arc<Snapshot>>,
     /// Intents of the tail under a provisional account of their own, of which nothing else is known.
     fresh: HashSet<OpId>,
+    pub(crate) callbacks: Callbacks,
     /// Counts the snapshots that were installed, so that a state which was loaded from one is not
     /// taken for a state of the next.
     epoch: u64,
+    /// The last record that says that another host took the store over.
+    claimed: Lsn,
+    /// When the newest record was made that is known, in milliseconds since 1970.
+    newest_ms: u64,
 }
 
 /// Where an account's state has to come from.
@@ -77,6 +84,9 @@ pub(crate) struct Seen {
     pub(crate) account: AccountTag,
     pub(crate) state: Arc<AccountState>,
     pub(crate) epoch: u64,
+    /// The account is provisional, its tag was drawn when this was the head, and nothing may ever
+    /// have been begun under it.
+    pub(crate) unused_since: Option<(AccountTag, Lsn)>,
 }
 
 /// The accounts that a draft concerns, still as they were seen.
@@ -125,7 +135,36 @@ pub(crate) fn concerned(clear: &Clear) -> (Option<AccountTag>, Option<AccountTag
 
 impl Accounts {
     pub(crate) fn new(snapshot: Option<Arc<Snapshot>>) -> Self {
-        Self { snapshot, ..Self::default() }
+        let from = snapshot.as_ref().map(|snapshot| snapshot.lsn()).unwrap_or_default();
+        let claimed = snapshot.as_ref().map(|snapshot| snapshot.header().claimed);
+        let newest_ms = snapshot.as_ref().map_or(0, |snapshot| snapshot.header().created_at_ms);
+        Self {
+            snapshot,
+            claimed: claimed.unwrap_or_default(),
+            newest_ms,
+            callbacks: Callbacks::since(from),
+            ..Self::default()
+        }
+    }
+
+    /// Returns the last record that says that another host took the store over, or none.
+    pub(crate) fn claimed(&self) -> Lsn {
+        self.claimed
+    }
+
+    /// Returns when the newest record was made that is known, in milliseconds since 1970.
+    pub(crate) fn newest_ms(&self) -> u64 {
+        self.newest_ms
+    }
+
+    /// Notes when a record was made.
+    pub(crate) fn date(&mut self, at_ms: u64) {
+        self.newest_ms = self.newest_ms.max(at_ms);
+    }
+
+    /// Notes that another host took the store over.
+    pub(crate) fn claim(&mut self, record: Lsn) {
+        self.claimed = self.claimed.max(record);
     }
 
     pub(crate) fn epoch(&self) -> u64 {
@@ -177,6 +216,35 @@ impl Accounts {
         self.touched.insert(account, Slot::Lost(Arc::new(damage)));
     }
 
+    /// Returns the accounts at which somebody should look, as far as that is known without reading,
+    /// and those that have to be read to know.
+    pub(crate) fn pending(&self) -> (Vec<AccountTag>, Vec<AccountTag>) {
+        let (mut pending, mut unknown) = (Vec::new(), Vec::new());
+        let frozen = self.frozen.as_deref().into_iter().flatten();
+        let frozen = frozen.filter(|(account, _)| !self.touched.contains_key(*account));
+        for (account, slot) in self.touched.iter().chain(frozen) {
+            match slot {
+                Slot::Folded(state) if !state.is_pending() => {}
+                // What cannot be known must be looked at as well.
+                Slot::Folded(_) | Slot::Lost(_) => pending.push(*account),
+                Slot::Tail(_) => unknown.push(*account),
+            }
+        }
+        let open = self.snapshot.iter().flat_map(|snapshot| snapshot.open_items());
+        let untouched = open.map(|item| item.account).filter(|account| !self.touches(*account));
+        pending.extend(untouched);
+        (pending, unknown)
+    }
+
+    /// Keeps a state that was folded from the list of an account's records, unless there are more.
+    pub(crate) fn keep(&mut self, account: AccountTag, state: &Arc<AccountState>) {
+        if let Some(slot @ Slot::Tail(_)) = self.touched.get_mut(&account)
+            && slot.version() == state.version
+        {
+            *slot = Slot::Folded(Arc::clone(state));
+        }
+    }
+
     /// Puts an account's whole state in place.
     pub(crate) fn put(&mut self, account: AccountTag, state: Arc<AccountState>) {
         let known_below = self.frozen.is_some() || self.snapshot.is_some();
@@ -196,8 +264,7 @@ impl Accounts {
         if let Some(other) = other {
             self.note_closing(other, step);
         }
-        if matches!(step.clear, Clear::Intent(intent) if intent.prefix.flags.has(Flags::PROVISIONAL))
-        {
+        if is_fresh(step.clear) {
             self.fresh.insert(OpId(step.lsn.0));
         }
         match self.touched.entry(account).or_insert_with(|| Slot::Tail(Vec::new())) {
@@ -263,6 +330,12 @@ impl Accounts {
         all.sort_unstable_by_key(|(account, _)| *account);
         all
     }
+}
+
+/// An exchange makes its provisional account; a burn finds one.
+fn is_fresh(clear: &Clear) -> bool {
+    matches!(clear, Clear::Intent(intent)
+        if intent.action == Action::Exchange && intent.prefix.flags.has(Flags::PROVISIONAL))
 }
 
 /// Drops from a shared state what a snapshot does not keep.

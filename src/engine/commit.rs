@@ -193,15 +193,19 @@ impl Engine {
 
     /// Moves what is durable now to where readers see it.
     fn advance_durable(&self, fill: &Fill, rolled: Option<(Lsn, &Prepared)>) {
-        let (states, mut durable) = {
+        let (states, traces, mut durable) = {
             // Both locks at once: a compaction that puts its snapshot in place prunes what is in
             // flight, and must not come between. Then callers go on while this is at work.
             let core = lock(&self.core);
-            (Arc::clone(&core.in_flight), write_lock(&self.durable))
+            let traces = core.arriving.through(fill.last_lsn);
+            (Arc::clone(&core.in_flight), traces, write_lock(&self.durable))
         };
         for (account, state) in &*states {
             durable.put(*account, Arc::clone(state));
         }
+        traces.into_iter().for_each(|trace| durable.callbacks.hear(trace));
+        durable.claim(fill.claimed);
+        durable.date(fill.newest_ms);
         self.set_head(fill.last_lsn);
         if let Some((sealed, successor)) = rolled {
             let header = &successor.tail.segment.header;
@@ -210,6 +214,7 @@ impl Engine {
         drop(durable);
         let mut core = lock(&self.core);
         let landed = std::mem::take(&mut core.in_flight);
+        core.arriving.land(fill.last_lsn);
         let pairs = core.pairs.partition_point(|(pair, _)| *pair <= fill.last_lsn);
         core.pairs.drain(..pairs);
         core.charged = core.charged.saturating_sub(fill.charged);

@@ -7,6 +7,7 @@
 use super::table::Snapshot;
 use crate::disk::DiskFile;
 use crate::error::{Damage, Error};
+use crate::format::clear::Clear;
 use crate::format::frame::{FrameMiss, read_frame};
 use crate::format::record::Record;
 use crate::ids::{AccountTag, Lsn, Nonce};
@@ -16,6 +17,9 @@ use std::sync::{Arc, RwLock};
 
 /// How much is read to find a record: the stride of the index and a record of usual size.
 const READ_BYTES: usize = 8192;
+
+/// How much is read at once to walk over records.
+const WALK_BYTES: usize = 64 << 10;
 
 /// Bytes of a record, as they stand in frames and snapshots.
 pub(crate) type RecordBytes = Arc<[u8]>;
@@ -102,6 +106,65 @@ impl ReadSegment {
         }
     }
 
+    /// Hears the records that begin at one point of the index, up to the next point, or to where the
+    /// journal's records end. A window that holds what was read last is passed from point to point.
+    fn walk_from(
+        &self,
+        point: (Lsn, u32),
+        next: Option<Lsn>,
+        through: Lsn,
+        window: &mut Window,
+        hear: &mut dyn FnMut(&Record<'_>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let (mut due, mut offset) = (point.0, u64::from(point.1));
+        while due <= through && next.is_none_or(|next| due < next) {
+            match read_frame(window.behind(offset), self.nonce, offset) {
+                Ok(frame) if frame.record.lsn() == due => {
+                    hear(&frame.record)?;
+                    (due, offset) = (due.plus(1), frame.end());
+                }
+                Err(FrameMiss::Short(needed)) if window.is_short(offset, needed) => {
+                    window.bytes.resize(needed.max(WALK_BYTES), 0);
+                    let filled = self.fill(offset, &mut window.bytes)?;
+                    window.bytes.truncate(filled);
+                    window.start = offset;
+                    if filled < needed {
+                        return Err(self.damaged(offset, due));
+                    }
+                }
+                // Behind the last batch stands nothing, or nothing that counts.
+                _ if next.is_none() => return Ok(()),
+                _ => return Err(self.damaged(offset, due)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Hears all its records, in order, up to and with an LSN.
+    fn walk(
+        &self,
+        through: Lsn,
+        hear: &mut dyn FnMut(&Record<'_>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let index = read_lock(&self.index).clone();
+        let mut window = Window::default();
+        for (at, point) in index.iter().enumerate() {
+            let next = index.get(at + 1).map(|(lsn, _)| *lsn);
+            self.walk_from(*point, next, through, &mut window, hear)?;
+        }
+        Ok(())
+    }
+
+    /// Returns the last LSN before it, as its `Opened` says; none where it has no record yet.
+    fn predecessor_lsn(&self) -> Result<Option<Lsn>, Error> {
+        let Some(first) = self.first_lsn() else { return Ok(None) };
+        let Some(bytes) = self.read(first)? else { return Ok(None) };
+        match parse(&bytes)?.clear {
+            Clear::Opened(opened) => Ok(Some(opened.predecessor_lsn)),
+            _ => Ok(None),
+        }
+    }
+
     fn fill(&self, offset: u64, bytes: &mut [u8]) -> Result<usize, Error> {
         self.file.read_at(offset, bytes).map_err(Error::io("reading a record", self.name.clone()))
     }
@@ -117,6 +180,24 @@ impl ReadSegment {
     }
 }
 
+/// Bytes of a segment that were read last.
+#[derive(Debug, Default)]
+struct Window {
+    start: u64,
+    bytes: Vec<u8>,
+}
+
+impl Window {
+    fn behind(&self, offset: u64) -> &[u8] {
+        let skip = offset.checked_sub(self.start).and_then(|skip| usize::try_from(skip).ok());
+        skip.and_then(|skip| self.bytes.get(skip..)).unwrap_or_default()
+    }
+
+    fn is_short(&self, offset: u64, needed: usize) -> bool {
+        self.behind(offset).len() < needed
+    }
+}
+
 /// A picture of the files at one time.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Files {
@@ -126,6 +207,21 @@ pub(crate) struct Files {
 }
 
 impl Files {
+    /// Hears the records of all segments, in order, up to and with an LSN.
+    pub(crate) fn walk(
+        &self,
+        through: Lsn,
+        hear: &mut dyn FnMut(&Record<'_>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        for (at, segment) in self.segments.iter().enumerate() {
+            let behind = self.segments.get(at + 1..).unwrap_or_default();
+            let ends = behind.iter().find_map(|next| next.predecessor_lsn().transpose());
+            let ends = ends.transpose()?.unwrap_or(through);
+            segment.walk(ends.min(through), hear)?;
+        }
+        Ok(())
+    }
+
     /// Reads a record, which stands under one of `accounts` if it is in the snapshot.
     pub(crate) fn read(
         &self,

@@ -5,6 +5,7 @@
 //! by two batches: the one being written and the one being filled.
 
 use super::accounts::{Accounts, Next, Seen, States};
+use super::callbacks::Arriving;
 use super::completion::Completion;
 use super::files::RecordBytes;
 use super::prepare::Prepared;
@@ -83,6 +84,10 @@ pub(crate) struct Fill {
     /// Where frames begin in the batch, every few KiB, for the segment's index.
     pub(crate) marks: Vec<(Lsn, usize)>,
     pub(crate) completion: Arc<Completion>,
+    /// The last `Claimed` in it, or none.
+    pub(crate) claimed: Lsn,
+    /// When its newest record was made.
+    pub(crate) newest_ms: u64,
     /// Room that its records were charged.
     pub(crate) charged: u64,
     /// The caller records in it, as opposed to structural ones.
@@ -101,6 +106,8 @@ impl Fill {
             last_lsn: Lsn::NONE,
             marks: Vec::new(),
             completion: Arc::default(),
+            claimed: Lsn::NONE,
+            newest_ms: 0,
             charged: 0,
             callers: 0,
             waits: false,
@@ -136,6 +143,8 @@ pub(crate) struct Core {
     pub(crate) next_lsn: Lsn,
     /// The accounts that the batch being written concerns, as they will be once it is durable.
     pub(crate) in_flight: Arc<States>,
+    /// What the records in flight say of exchanges under provisional tags.
+    pub(crate) arriving: Arriving,
     /// Pairs in flight, in the order of their LSNs: no file has them yet, and the next operation
     /// on their grant needs them to begin with.
     pub(crate) pairs: VecDeque<(Lsn, RecordBytes)>,
@@ -213,6 +222,7 @@ impl Core {
             fill: Fill::new(BatchBuffer::new(limits.batch_bytes_max)),
             next_lsn,
             in_flight: Arc::default(),
+            arriving: Arriving::default(),
             pairs: VecDeque::new(),
             prepared: VecDeque::new(),
             no_room: false,
@@ -274,6 +284,11 @@ impl Core {
     /// Says whether a state that a caller worked with is still the newest.
     fn is_current(&self, durable: &RwLock<Accounts>, seen: &Seen) -> bool {
         let durable = read_lock(durable);
+        let is_unused =
+            |(tag, since)| !self.arriving.has(tag) && durable.callbacks.is_unused(tag, since);
+        if !seen.unused_since.is_none_or(is_unused) {
+            return false;
+        }
         match self.foreseen(seen.account) {
             // A compaction takes from states what its snapshot does not keep.
             Some(state) => state.version == seen.state.version && durable.epoch() == seen.epoch,
@@ -307,7 +322,12 @@ impl Core {
         self.admit(draft.record.len(), room)?;
         let lsn = self.take_lsn();
         let step = Step { lsn, at_ms: draft.at_ms, clear: &draft.clear };
+        self.fill.newest_ms = self.fill.newest_ms.max(draft.at_ms);
+        if matches!(draft.clear, Clear::Claimed(_)) {
+            self.fill.claimed = lsn;
+        }
         self.fill.states.extend(next.advance(step));
+        self.arriving.hear(lsn, &draft.clear);
         self.fill.push(lsn, &draft.record, draft.body_crc);
         self.fill.callers += 1;
         self.proven = false;

@@ -2,8 +2,9 @@
 //!
 //! What a record means is decided in `state`; here is what it does to a grant.
 
-use crate::format::clear::{Flags, Issued};
-use crate::format::value::{Cause, Confidence};
+use super::state::Step;
+use crate::format::clear::{Flags, Issued, Refused};
+use crate::format::value::{Cause, Confidence, RefusalClass};
 use crate::ids::{AccountTag, Fingerprint, Generation, GrantId, HolderTag, Lsn};
 
 /// How long an ended grant keeps its sealed secrets, so that `revive` can undo the end.
@@ -19,8 +20,14 @@ pub(crate) struct Grant {
     pub(crate) issued: Lsn,
     /// The record with the refresh token before it, until the newest has worked.
     pub(crate) previous: Lsn,
+    /// That refresh token.
+    pub(crate) previous_refresh: Fingerprint,
     /// The record that says that the newest pair has worked.
     pub(crate) worked: Lsn,
+    /// The record that says that the newest pair is paused no longer.
+    pub(crate) activated: Lsn,
+    /// What the provider last refused, if that is newer than the newest pair.
+    pub(crate) refusal: Option<Refusal>,
     /// Who has let go, each with the record that says so; a compaction keeps no more of them than
     /// it must.
     pub(crate) gone: Vec<Held>,
@@ -36,7 +43,12 @@ pub(crate) struct Grant {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct PairFacts {
     pub(crate) flags: Flags,
+    /// The holder that the record names.
+    pub(crate) holder: HolderTag,
+    pub(crate) access: Fingerprint,
     pub(crate) refresh: Fingerprint,
+    /// The token that the grant began with; none where that is one of these.
+    pub(crate) first: Fingerprint,
     pub(crate) issued_at_ms: u64,
     pub(crate) expires_at_ms: u64,
     pub(crate) adopt_by_ms: u64,
@@ -51,48 +63,132 @@ pub(crate) struct End {
     pub(crate) confidence: Confidence,
 }
 
+/// What the provider said when it refused, as far as that stands in the clear.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub(crate) record: Lsn,
+    pub(crate) at_ms: u64,
+    pub(crate) class: RefusalClass,
+    pub(crate) status: u16,
+    pub(crate) retry_after_s: u32,
+}
+
 /// Who depends on a grant, and the record that says so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Held {
     pub(crate) holder: HolderTag,
     pub(crate) record: Lsn,
-    /// A `Superseded` brought the holder here. It may still be read, for the sake of the grant that
-    /// it came from; so what undoes it must be kept.
+    /// When that was said.
+    pub(crate) since_ms: u64,
+    /// A `Superseded` or a pair's own record brought the holder here. It may still be read, for the
+    /// sake of the grant that the holder came from, or of the pair; so what undoes it must be kept.
     pub(crate) moved: bool,
 }
 
 impl Grant {
     /// Takes a pair, if it is newer than the one that is known.
-    pub(super) fn take(&mut self, record: Lsn, issued: &Issued) {
+    pub(super) fn take(&mut self, step: Step<'_>, issued: &Issued, flags: Flags) {
         if issued.prefix.generation <= self.generation {
             return;
         }
         let had_refresh = !self.issued.is_none() && !self.pair.refresh.is_none();
         if had_refresh && self.pair.refresh != issued.refresh {
             self.previous = self.issued;
+            self.previous_refresh = self.pair.refresh;
         }
+        // Who holds by the record of a pair holds by the next one's, or no longer.
+        let before = self.issued;
+        self.holders.retain(|held| held.record != before);
         self.generation = issued.prefix.generation;
-        self.issued = record;
+        self.issued = step.lsn;
         self.worked = Lsn::NONE;
+        self.activated = Lsn::NONE;
+        self.refusal = None;
         self.pair = PairFacts {
-            flags: issued.prefix.flags,
+            flags,
+            holder: issued.holder,
+            access: issued.access,
+            first: issued.first,
             refresh: issued.refresh,
             issued_at_ms: issued.issued_at_ms,
             expires_at_ms: issued.expires_at_ms,
             adopt_by_ms: issued.adopt_by_ms,
         };
+        if flags.has(Flags::HELD) {
+            self.hold(issued.holder, step, true);
+        }
+    }
+
+    /// Takes note of a refusal.
+    pub(super) fn refuse(&mut self, step: Step<'_>, refused: &Refused) {
+        self.refusal = Some(Refusal {
+            record: step.lsn,
+            at_ms: step.at_ms,
+            class: refused.class,
+            status: refused.status,
+            retry_after_s: refused.retry_after_s,
+        });
+    }
+
+    /// Undoes the end, and with it the refusal that said so.
+    pub(super) fn revive(&mut self) {
+        self.ended = None;
+        self.refusal = self.refusal.filter(|refusal| refusal.class != RefusalClass::Dead);
+    }
+
+    /// Lets a paused pair be refreshed.
+    pub(super) fn activate(&mut self, record: Lsn) {
+        if self.pair.flags.has(Flags::PAUSED) {
+            self.activated = record;
+        }
+    }
+
+    /// Says whether the grant must not be refreshed or revoked yet.
+    pub(crate) fn is_paused(&self) -> bool {
+        self.pair.flags.has(Flags::PAUSED) && self.activated.is_none()
+    }
+
+    /// Says whether a holder depends on it by the record of its newest pair.
+    pub(crate) fn held_by_pair(&self) -> Option<HolderTag> {
+        let by_pair = |held: &&Held| held.record == self.issued;
+        self.holders.iter().find(by_pair).map(|held| held.holder)
+    }
+
+    /// Returns the token that it began with, as far as is known.
+    pub(crate) fn first_token(&self) -> Fingerprint {
+        let known = [self.pair.first, self.pair.refresh, self.pair.access];
+        known.into_iter().find(|token| !token.is_none()).unwrap_or_default()
+    }
+
+    /// Says whether a token is known to be, or to have been, this grant's.
+    pub(crate) fn knows(&self, token: Fingerprint) -> bool {
+        let PairFacts { refresh, access, first, .. } = self.pair;
+        !token.is_none() && [refresh, access, first, self.previous_refresh].contains(&token)
+    }
+
+    /// Forgets the refresh token before the newest.
+    pub(super) fn forget_previous(&mut self) {
+        (self.previous, self.previous_refresh) = (Lsn::NONE, Fingerprint::NONE);
     }
 
     /// Names the records that fold to what is known of it, in no order.
     pub(super) fn name_records(&self, records: &mut Vec<Lsn>) {
-        records.extend([self.issued, self.previous, self.worked]);
+        records.extend([self.issued, self.previous, self.worked, self.activated]);
         records.extend(self.ended.map(|end| end.record));
+        records.extend(self.refusal.map(|refusal| refusal.record));
         records.extend(self.holders.iter().chain(&self.gone).map(|held| held.record));
     }
 
     /// Says whether [`Grant::prune`] would drop anything.
     pub(super) fn is_prunable(&self, now_ms: u64) -> bool {
-        self.gone.len() > 1 || (self.ended_long_ago(now_ms) && !self.is_tombstone())
+        let keeps_more = !self.is_tombstone() || self.refusal != self.refusal_that_ended();
+        self.gone.len() > 1 || (self.ended_long_ago(now_ms) && keeps_more)
+    }
+
+    /// Returns the refusal, if it is also the end, whose record is kept.
+    fn refusal_that_ended(&self) -> Option<Refusal> {
+        let end = self.ended.map(|end| end.record);
+        self.refusal.filter(|refusal| Some(refusal.record) == end)
     }
 
     fn ended_long_ago(&self, now_ms: u64) -> bool {
@@ -102,8 +198,8 @@ impl Grant {
     /// Drops what need not be kept any longer: who has let go, and the secrets if it ended long ago.
     pub(super) fn prune(&mut self, now_ms: u64) {
         if self.ended_long_ago(now_ms) {
-            let homes = std::mem::take(&mut self.homes);
-            *self = Self { id: self.id, ended: self.ended, homes, ..Self::default() };
+            let (refusal, homes) = (self.refusal_that_ended(), std::mem::take(&mut self.homes));
+            *self = Self { id: self.id, ended: self.ended, refusal, homes, ..Self::default() };
         }
         self.forget_gone();
     }
@@ -122,14 +218,14 @@ impl Grant {
         self.ended.is_some() && self.issued.is_none()
     }
 
-    pub(super) fn hold(&mut self, holder: HolderTag, record: Lsn, moved: bool) {
+    pub(super) fn hold(&mut self, holder: HolderTag, step: Step<'_>, moved: bool) {
         let moved = self.forget_holder(holder) || moved;
-        self.holders.push(Held { holder, record, moved });
+        self.holders.push(Held { holder, record: step.lsn, since_ms: step.at_ms, moved });
     }
 
-    pub(super) fn let_go(&mut self, holder: HolderTag, record: Lsn) {
+    pub(super) fn let_go(&mut self, holder: HolderTag, step: Step<'_>) {
         let moved = self.forget_holder(holder);
-        self.gone.push(Held { holder, record, moved });
+        self.gone.push(Held { holder, record: step.lsn, since_ms: step.at_ms, moved });
     }
 
     /// Forgets what is known of a holder; says whether it was once moved here.

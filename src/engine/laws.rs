@@ -27,10 +27,12 @@ enum Choice {
         operation: u8,
         token: u8,
         elsewhere: bool,
+        /// It goes on saying what the record before says of the grant, as drafts do.
+        carries: bool,
     },
     Refuse {
         operation: u8,
-        dead: bool,
+        class: RefusalClass,
     },
     Doubt {
         operation: u8,
@@ -63,6 +65,11 @@ enum Choice {
     Import {
         account: u8,
         token: u8,
+        holder: Option<u8>,
+        paused: bool,
+    },
+    Activate {
+        grant: u8,
     },
     Identify {
         grant: u8,
@@ -81,12 +88,15 @@ fn choice() -> impl Strategy<Value = Choice> {
     let n = || 0_u8..4;
     prop_oneof![
         4 => (n(), n()).prop_map(|(account, grant)| Choice::Intend { account, grant }),
-        6 => (n(), n(), any::<bool>()).prop_map(|(operation, token, elsewhere)| Choice::Issue {
-            operation,
-            token,
-            elsewhere
-        }),
-        1 => (n(), any::<bool>()).prop_map(|(operation, dead)| Choice::Refuse { operation, dead }),
+        6 => (n(), n(), any::<bool>(), any::<bool>()).prop_map(
+            |(operation, token, elsewhere, carries)| Choice::Issue {
+                operation,
+                token,
+                elsewhere,
+                carries
+            }
+        ),
+        2 => (n(), class()).prop_map(|(operation, class)| Choice::Refuse { operation, class }),
         1 => n().prop_map(|operation| Choice::Doubt { operation }),
         1 => n().prop_map(|operation| Choice::Resolve { operation }),
         3 => (n(), n()).prop_map(|(grant, holder)| Choice::Adopt { grant, holder }),
@@ -95,11 +105,18 @@ fn choice() -> impl Strategy<Value = Choice> {
         2 => n().prop_map(|grant| Choice::Work { grant }),
         1 => n().prop_map(|grant| Choice::End { grant }),
         1 => n().prop_map(|grant| Choice::Revive { grant }),
-        1 => (n(), n()).prop_map(|(account, token)| Choice::Import { account, token }),
+        3 => (n(), n(), prop::option::of(n()), any::<bool>()).prop_map(
+            |(account, token, holder, paused)| Choice::Import { account, token, holder, paused }
+        ),
+        2 => n().prop_map(|grant| Choice::Activate { grant }),
         1 => (n(), n()).prop_map(|(grant, to)| Choice::Identify { grant, to }),
         1 => (n(), n()).prop_map(|(from, to)| Choice::Merge { from, to }),
         1 => n().prop_map(|account| Choice::Forget { account }),
     ]
+}
+
+fn class() -> impl Strategy<Value = RefusalClass> {
+    prop_oneof![Just(RefusalClass::Dead), Just(RefusalClass::Suspended), Just(RefusalClass::Retry)]
 }
 
 fn tag(number: u8) -> AccountTag {
@@ -154,7 +171,7 @@ impl History {
                     pick(&own, grant).copied().unwrap_or((tag(account), GrantId(0), Generation(0)));
                 Some(intent(tag(account), grant, generation))
             }
-            Choice::Issue { operation, token, elsewhere } => {
+            Choice::Issue { operation, token, elsewhere, carries } => {
                 pick(&operations, operation).map(|(under, op, grant)| {
                     let moves = elsewhere && grant.is_none();
                     let account = if moves { tag(under.to_bytes()[0]) } else { under };
@@ -167,13 +184,13 @@ impl History {
                     let before = self.states.get(&account).and_then(|state| state.grant(grant));
                     let inherited = before.map_or(0, |grant| grant.pair.refresh.to_bytes()[0]);
                     let token = if token == 0 { inherited } else { token };
-                    issued(account, grant, generation, op, token, from)
+                    let next = issued(account, grant, generation, op, token, from);
+                    carry(next, before.filter(|_| carries))
                 })
             }
-            Choice::Refuse { operation, dead } => {
+            Choice::Refuse { operation, class } => {
                 pick(&operations, operation).map(|(account, op, grant)| {
                     let prefix = Prefix { op, ..prefix(account, grant) };
-                    let class = if dead { RefusalClass::Dead } else { RefusalClass::Retry };
                     Clear::Refused(Refused { prefix, class, status: 400, retry_after_s: 0 })
                 })
             }
@@ -218,11 +235,21 @@ impl History {
             Choice::Revive { grant } => {
                 pick(&grants, grant).map(|(account, id, _)| Clear::Revived(prefix(account, id)))
             }
-            Choice::Import { account, token } => {
+            Choice::Import { account, token, holder: who, paused } => {
                 match issued(tag(account), GrantId(0), 1, OpId(0), token, AccountTag::NONE) {
-                    Clear::Issued(issued) => Some(Clear::Imported(issued)),
+                    Clear::Issued(issued) => Some(Clear::Imported(Issued {
+                        prefix: Prefix {
+                            flags: if paused { Flags::PAUSED } else { Flags::NONE },
+                            ..issued.prefix
+                        },
+                        holder: who.map(holder).unwrap_or_default(),
+                        ..issued
+                    })),
                     _ => None,
                 }
+            }
+            Choice::Activate { grant } => {
+                pick(&grants, grant).map(|(account, id, _)| Clear::Activated(prefix(account, id)))
             }
             Choice::Identify { grant, to } => pick(&grants, grant).and_then(|(account, id, _)| {
                 let (to, app) = (tag(to), AppTag::from_bytes([9; 16]));
@@ -286,7 +313,21 @@ fn issued(
         adopt_by_ms: 3,
         fence: Lsn(op.0),
         from,
+        first: Fingerprint::NONE,
     })
+}
+
+/// Takes over from the pair before what its record says of the grant.
+fn carry(next: Clear, before: Option<&Grant>) -> Clear {
+    let (Clear::Issued(mut issued), Some(before)) = (next, before) else { return next };
+    let flag = |set: bool, flag: Flags| if set { flag } else { Flags::NONE };
+    issued.holder = before.held_by_pair().unwrap_or_default();
+    issued.first = before.first_token();
+    issued.prefix.flags = issued.prefix.flags
+        | Flags::IMPORTED
+        | flag(before.is_paused(), Flags::PAUSED)
+        | flag(before.held_by_pair().is_some(), Flags::HELD);
+    Clear::Issued(issued)
 }
 
 fn apply(states: &mut BTreeMap<AccountTag, AccountState>, lsn: Lsn, clear: &Clear) {
@@ -348,6 +389,24 @@ fn moving_back_and_forth_takes_no_memory() {
     }
     for state in history.states.values() {
         assert!(state.homes.len() <= 2, "{} homes", state.homes.len());
+    }
+}
+
+#[test]
+fn who_holds_by_a_pair_holds_by_the_next_one_or_no_longer() {
+    for carries in [true, false] {
+        let mut history = History::default();
+        let import = Choice::Import { account: 0, token: 1, holder: Some(0), paused: false };
+        history.choose(&import);
+        history.choose(&Choice::Intend { account: 0, grant: 0 });
+        history.choose(&Choice::Issue { operation: 0, token: 2, elsewhere: false, carries });
+        history.choose(&Choice::Work { grant: 0 });
+        let state = &history.states[&tag(0)];
+        let holders: Vec<_> = state.grants[0].holders.iter().map(|held| held.record).collect();
+        // By the pair's own record, never by the import's: that is in no snapshot any more.
+        assert_eq!(holders, if carries { vec![Lsn(3)] } else { vec![] });
+        assert_eq!(state.records(), [Lsn(3), Lsn(4)]);
+        assert_eq!(as_seen(refold(&history.records, state)), as_seen(state.clone()));
     }
 }
 

@@ -1,16 +1,19 @@
 //! The engine: records go in, durable state comes out.
 //!
 //! - `state` folds the records of one account, grant by `grant`; `accounts` knows where each account's state is.
+//! - `callbacks` knows which provisional tags were used, and where their grants went.
 //! - `fill` is what callers fill under one lock; `commit` writes it, a batch a step; `completion`
 //!   tells the callers.
 //! - `prepare` keeps segments ready; `compact` folds the journal into a snapshot; `table` is the
 //!   snapshot.
-//! - `files` finds a record by its LSN; `read` looks accounts up; `replay` folds a journal anew.
+//! - `files` finds a record by its LSN; `read` looks accounts up; `replay` folds a journal anew,
+//!   and `past` gathers what is kept of an account's.
 //!
 //! Commit, preparing and compaction are step functions. Threads drive them in a service, a
 //! simulator steps them itself, and nothing here starts a thread, reads a clock or names a file.
 
 pub(crate) mod accounts;
+mod callbacks;
 mod commit;
 mod compact;
 mod completion;
@@ -20,6 +23,7 @@ pub(crate) mod grant;
 pub(crate) mod keychain;
 #[cfg(test)]
 mod laws;
+pub(crate) mod past;
 pub(crate) mod prepare;
 mod read;
 pub(crate) mod replay;
@@ -49,6 +53,7 @@ use prepare::Preparer;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use signal::Signal;
+use state::Operation;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
@@ -113,6 +118,8 @@ pub(crate) struct Engine {
     pub(crate) host: HostTag,
     pub(crate) owner: OwnerId,
     pub(crate) incarnation: u64,
+    /// What is not beyond it was written before the journal was opened.
+    opened: Lsn,
     /// Compact when the tail is this many hundredths of the snapshot; 0 for never.
     pub(crate) compaction_percent: u32,
     pub(crate) core: Mutex<Core>,
@@ -173,6 +180,7 @@ impl Engine {
             host: beginning.host,
             owner: beginning.owner,
             incarnation: beginning.incarnation,
+            opened: head,
             compaction_percent: beginning.compaction_percent,
             core: Mutex::new(core),
             writer: Mutex::new(Writer { current, spare: None }),
@@ -201,6 +209,12 @@ impl Engine {
 
     fn set_head(&self, lsn: Lsn) {
         self.head.store(lsn.0, Ordering::Release);
+    }
+
+    /// Says whether an operation is in doubt, as its record says, or since whoever began it is gone:
+    /// no call of this opening is on its way for it.
+    pub(crate) fn is_doubtful(&self, operation: &Operation) -> bool {
+        operation.doubt.is_some() || operation.op.0 <= self.opened.0
     }
 
     /// Returns the data key to seal with, and which of this process's it is.

@@ -7,7 +7,7 @@ use super::files::{Files, RecordBytes, parse};
 use super::state::{AccountState, Step};
 use crate::error::{Damage, Error};
 use crate::ids::{AccountTag, Lsn};
-use crate::sync::{lock, read_lock};
+use crate::sync::{lock, read_lock, write_lock};
 use std::sync::Arc;
 
 /// Folds an account from its entry in the snapshot and the records since.
@@ -51,7 +51,8 @@ impl Engine {
             };
             (sought, durable.epoch())
         };
-        Ok(Seen { account, state: self.resolve(account, sought)?, epoch })
+        let state = self.resolve(account, sought)?;
+        Ok(Seen { account, state, epoch, unused_since: None })
     }
 
     /// Returns an account as it is, durably.
@@ -78,6 +79,25 @@ impl Engine {
                 result => return result,
             }
         }
+    }
+
+    /// Returns the accounts at which somebody should look, in the order of their tags: something is
+    /// open or in doubt there, or a live grant has no holder, or they cannot be read.
+    pub(crate) fn pending_accounts(&self) -> Vec<AccountTag> {
+        let (mut pending, unknown) = read_lock(&self.durable).pending();
+        for account in unknown {
+            match self.look_up(account) {
+                Ok(state) => {
+                    if state.is_pending() {
+                        pending.push(account);
+                    }
+                    write_lock(&self.durable).keep(account, &state);
+                }
+                Err(_) => pending.push(account),
+            }
+        }
+        pending.sort_unstable();
+        pending
     }
 
     /// Finds an account, and with it the files as they are at the same moment.

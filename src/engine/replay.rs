@@ -5,6 +5,7 @@
 //! moves.
 
 use super::accounts::{Accounts, Found, Slot, advance, concerned};
+use super::callbacks::Trace;
 use super::files::{Files, ReadSegment};
 use super::read::fold_base;
 use super::state::{AccountState, Step};
@@ -163,15 +164,23 @@ impl Sink for Replay {
         self.last_lsn = lsn;
         self.records += 1;
         let step = Step { lsn, at_ms: frame.record.header.at_ms, clear: &frame.record.clear };
+        self.accounts.date(step.at_ms);
         match step.clear {
             Clear::Opened(opened) => {
+                self.accounts.callbacks.skip(opened.predecessor_lsn, lsn);
                 self.host = opened.host;
                 self.incarnation = self.incarnation.max(opened.incarnation);
             }
-            Clear::Claimed(claimed) => self.host = claimed.host,
+            Clear::Claimed(claimed) => {
+                self.host = claimed.host;
+                self.accounts.claim(lsn);
+            }
             Clear::Sealed(_) | Clear::Marker(_) => {}
             clear => {
                 self.note_operation(lsn, clear);
+                if let Some(trace) = Trace::of(lsn, clear) {
+                    self.accounts.callbacks.hear(trace);
+                }
                 let moves = matches!(clear, Clear::Identified(_) | Clear::Merged(_));
                 if moves && concerned(clear).1.is_some() {
                     return self.relocate(step);

@@ -41,6 +41,7 @@ pub(crate) struct Operation {
     pub(crate) grant: GrantId,
     pub(crate) generation: Generation,
     pub(crate) holder: HolderTag,
+    pub(crate) presented: Fingerprint,
     pub(crate) since_ms: u64,
     pub(crate) deadline_ms: u64,
     /// The record that says that it is in doubt, and why; none while it is open.
@@ -77,13 +78,19 @@ impl AccountState {
             Clear::Intent(intent) => self.intend(step, intent),
             Clear::Issued(issued) => {
                 self.close(prefix.op);
-                self.issue(step, issued, grant_of(step, prefix));
+                self.issue(step, issued, prefix.flags);
             }
-            Clear::Imported(issued) => self.issue(step, issued, grant_of(step, prefix)),
+            Clear::Imported(issued) => {
+                let held = if issued.holder.is_none() { Flags::NONE } else { Flags::HELD };
+                self.issue(step, issued, prefix.flags | Flags::IMPORTED | held);
+            }
             Clear::Refused(refused) => {
                 self.close(prefix.op);
                 if refused.class == RefusalClass::Dead {
                     self.end(step, prefix.grant, Cause::Unknown, Confidence::Probable);
+                }
+                if let Some(grant) = self.mentioned(prefix.grant) {
+                    grant.refuse(step, refused);
                 }
             }
             Clear::NotSent(_) | Clear::Resolved(_) => self.close(prefix.op),
@@ -97,22 +104,22 @@ impl AccountState {
                 self.provisional = false;
             }
             Clear::Adopted(adopted) => {
-                self.grant_mut(prefix.grant).hold(adopted.holder, step.lsn, false);
+                self.grant_mut(prefix.grant).hold(adopted.holder, step, false);
             }
             Clear::Released(released) => {
-                self.grant_mut(prefix.grant).let_go(released.holder, step.lsn);
+                self.grant_mut(prefix.grant).let_go(released.holder, step);
             }
             Clear::Superseded(superseded) => {
                 if superseded.to != prefix.grant {
-                    self.grant_mut(prefix.grant).let_go(superseded.holder, step.lsn);
+                    self.grant_mut(prefix.grant).let_go(superseded.holder, step);
                 }
-                self.grant_mut(superseded.to).hold(superseded.holder, step.lsn, true);
+                self.grant_mut(superseded.to).hold(superseded.holder, step, true);
             }
             Clear::Ended(ended) => {
                 self.close(prefix.op);
                 self.end(step, prefix.grant, ended.cause, ended.confidence);
             }
-            Clear::Revived(_) => self.grant_mut(prefix.grant).ended = None,
+            Clear::Revived(_) => self.grant_mut(prefix.grant).revive(),
             Clear::Forgotten(_) => {
                 let version = self.version;
                 *self = Self { version, ..Self::default() };
@@ -121,7 +128,12 @@ impl AccountState {
                 let grant = self.grant_mut(prefix.grant);
                 if grant.generation == prefix.generation {
                     grant.worked = step.lsn;
-                    grant.previous = Lsn::NONE;
+                    grant.forget_previous();
+                }
+            }
+            Clear::Activated(_) => {
+                if let Some(grant) = self.mentioned(prefix.grant) {
+                    grant.activate(step.lsn);
                 }
             }
             Clear::Claimed(_) | Clear::Opened(_) | Clear::Sealed(_) | Clear::Marker(_) => {}
@@ -138,6 +150,7 @@ impl AccountState {
             grant: prefix.grant,
             generation: prefix.generation,
             holder: intent.holder,
+            presented: intent.presented,
             since_ms: step.at_ms,
             deadline_ms: intent.deadline_ms,
             doubt: None,
@@ -146,10 +159,11 @@ impl AccountState {
         self.operations.insert(at, operation);
     }
 
-    fn issue(&mut self, step: Step<'_>, issued: &Issued, id: GrantId) {
+    fn issue(&mut self, step: Step<'_>, issued: &Issued, flags: Flags) {
+        let id = grant_of(step, &issued.prefix);
         self.app = issued.app;
         self.provisional |= issued.prefix.flags.has(Flags::PROVISIONAL);
-        self.grant_mut(id).take(step.lsn, issued);
+        self.grant_mut(id).take(step, issued, flags);
     }
 
     fn end(&mut self, step: Step<'_>, id: GrantId, cause: Cause, confidence: Confidence) {
@@ -324,6 +338,28 @@ impl AccountState {
     /// Finds the live grant with this refresh token.
     pub(crate) fn by_refresh(&self, refresh: Fingerprint) -> Option<&Grant> {
         self.grants.iter().find(|grant| grant.is_live() && grant.pair.refresh == refresh)
+    }
+
+    /// Finds the live grant with this access token.
+    pub(crate) fn by_access(&self, access: Fingerprint) -> Option<&Grant> {
+        self.grants.iter().find(|grant| grant.is_live() && grant.pair.access == access)
+    }
+
+    /// Finds the grant that knows this token, a live one first.
+    pub(crate) fn by_token(&self, token: Fingerprint) -> Option<&Grant> {
+        let known =
+            self.grants.iter().filter(|grant| !grant.issued.is_none() && grant.knows(token));
+        known.max_by_key(|grant| (grant.is_live(), grant.issued))
+    }
+
+    /// Says whether somebody should look at it: something is open or in doubt, or a live grant has
+    /// no holder.
+    pub(crate) fn is_pending(&self) -> bool {
+        !self.operations.is_empty() || self.orphans() > 0
+    }
+
+    fn mentioned(&mut self, id: GrantId) -> Option<&mut Grant> {
+        self.grants.iter_mut().find(|grant| grant.id == id)
     }
 
     fn operation_mut(&mut self, op: OpId) -> Option<&mut Operation> {

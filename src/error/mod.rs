@@ -166,6 +166,14 @@ pub enum Error {
         /// The grant.
         grant: GrantId,
     },
+    /// The grant was imported and is paused: whoever refreshed it before may still do so.
+    #[error("account {account}: grant {grant} is paused until it is activated")]
+    Paused {
+        /// The account.
+        account: AccountTag,
+        /// The grant.
+        grant: GrantId,
+    },
     /// Another operation on the same grant is open.
     #[error("account {account}: operation {op} on the same grant is open")]
     Busy {
@@ -202,6 +210,40 @@ pub enum Error {
         /// Operations without a final outcome.
         open: usize,
     },
+    /// An exchange was begun under this tag before: a code is presented once, or the provider may
+    /// revoke what it issued for it.
+    #[error("account {account}: an exchange was begun under this tag before; nothing was sent")]
+    CallbackUsed {
+        /// The provisional account's tag.
+        account: AccountTag,
+    },
+    /// The tag was drawn before what the journal still knows of, so that an exchange may have been
+    /// begun under it.
+    #[error("the callback's tag was drawn at LSN {since}, and used ones are known from {from} on")]
+    CallbackTooOld {
+        /// The journal's head when the tag was drawn.
+        since: Lsn,
+        /// From where on it is known which tags were used.
+        from: Lsn,
+    },
+    /// One more grant would be one too many for the provider, which might end an older one.
+    #[error("account {account}: {live} live already, of {limit} that the provider lets live")]
+    CapReached {
+        /// The account.
+        account: AccountTag,
+        /// Grants that have not ended, exchanges without a final outcome, and what is outside.
+        live: u32,
+        /// How many may live.
+        limit: u32,
+    },
+    /// What is to be presented is not what the operation presented.
+    #[error("account {account}: operation {op} presented another code, or is not known to have")]
+    OtherToken {
+        /// The account.
+        account: AccountTag,
+        /// The operation.
+        op: OpId,
+    },
     /// A record is larger than the store takes.
     #[error("a record of {bytes} bytes, more than the {max} that were reserved")]
     TooLarge {
@@ -210,6 +252,9 @@ pub enum Error {
         /// The limit.
         max: usize,
     },
+    /// An outcome is not as safe as its caller needs it to be.
+    #[error("the outcome is stored, and not on as many machines as was asked for")]
+    NotDurable,
     /// An option has a value that cannot work.
     #[error("option {option}: {problem}")]
     Option {

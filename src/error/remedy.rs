@@ -34,8 +34,12 @@ impl Error {
             | Self::Name(_)
             | Self::UnknownGrant { .. }
             | Self::GrantEnded { .. }
+            | Self::Paused { .. }
             | Self::UnknownOperation { .. }
             | Self::StillLive { .. }
+            | Self::CallbackUsed { .. }
+            | Self::CallbackTooOld { .. }
+            | Self::OtherToken { .. }
             | Self::TooLarge { .. }
             | Self::Option { .. } => Remedy::FixCall,
             _ => Remedy::Operator,
@@ -58,7 +62,7 @@ impl Error {
                 "stop that process, or wait for it; reading commands work beside it"
             }
             Self::ForeignHost { .. } => {
-                "make sure that the other host has stopped for good, then open with `claim`"
+                "make sure that the other host has stopped for good, then run `tokenwal claim DIR` or open with `claim`"
             }
             Self::Io { .. } => {
                 "mend what the system reports, then open again: what was acknowledged is on disk"
@@ -86,10 +90,22 @@ impl Error {
                 "look the account up again"
             }
             Self::GrantEnded { .. } => "ask the user to authorise again, or revive the grant",
+            Self::Paused { .. } => "stop whatever refreshed it before, then activate the grant",
             Self::Busy { .. } => "wait for that operation to settle, or resolve it",
             Self::Conflict { .. } => "look the account up again and decide anew",
             Self::StillLive { .. } => "revoke or end the grants and resolve the operations first",
+            Self::CallbackUsed { .. } => {
+                "ask what became of the first one, and never present its code again"
+            }
+            Self::CallbackTooOld { .. } => "send the user to authorise again",
+            Self::CapReached { .. } => {
+                "revoke a grant that nobody holds, or resolve what is in doubt"
+            }
+            Self::OtherToken { .. } => "present what that operation presented",
             Self::TooLarge { .. } => "raise `outcome_bytes_max`, and open again",
+            Self::NotDurable => {
+                "look at the ledger's replicas; what was issued is stored on this one"
+            }
             Self::Option { .. } => "correct the option",
         }
     }

@@ -8,7 +8,7 @@ use crate::ids::{AccountTag, Generation, GrantId, OpId};
 use std::ops::BitOr;
 
 /// The longest clear part of any kind, in bytes.
-pub const CLEAR_BYTES_MAX: usize = 152;
+pub const CLEAR_BYTES_MAX: usize = 168;
 
 /// The bits of [`Prefix::flags`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -31,6 +31,10 @@ impl Flags {
     pub const EXPIRES_ASSUMED: Self = Self(1 << 5);
     /// The imported grant is paused until it is activated.
     pub const PAUSED: Self = Self(1 << 6);
+    /// The grant began with an `Imported`.
+    pub const IMPORTED: Self = Self(1 << 7);
+    /// The record's holder holds the grant by it.
+    pub const HELD: Self = Self(1 << 8);
 
     /// Says whether all bits of `other` are set.
     pub const fn has(self, other: Self) -> bool {
@@ -41,7 +45,7 @@ impl Flags {
     pub(super) const fn allowed(kind: Kind) -> Self {
         match kind {
             Kind::Intent => Self::PROVISIONAL,
-            Kind::Issued => Self(0b11_1111),
+            Kind::Issued => Self(0b1_1111_1111),
             Kind::Imported => Self(0b111_0010),
             _ => Self::NONE,
         }
@@ -171,6 +175,7 @@ clear! {
     Imported(Issued) prefix inside;
     Worked(Prefix) prefix self;
     Claimed(Claimed) prefix inside;
+    Activated(Prefix) prefix self;
     Opened(Opened) prefix none;
     Sealed(Sealed) prefix none;
     Marker(Marker) prefix none;

@@ -4,6 +4,8 @@ use crate::ids::Lsn;
 
 /// The lock file.
 pub const LOCK: &str = "LOCK";
+/// The socket on which the process that writes takes orders.
+pub const CONTROL: &str = "control";
 
 const SEGMENT: (&str, &str) = ("segment-", ".twj");
 const SNAPSHOT: (&str, &str) = ("snapshot-", ".tws");
@@ -15,6 +17,8 @@ const DIGITS: usize = 20;
 pub enum Name {
     /// The lock file.
     Lock,
+    /// The control socket.
+    Control,
     /// A segment, by its number.
     Segment(u64),
     /// A snapshot, by the last LSN that is folded in.
@@ -34,8 +38,10 @@ impl Name {
                 _ => Self::Foreign,
             };
         }
-        if name == LOCK {
-            return Self::Lock;
+        match name {
+            LOCK => return Self::Lock,
+            CONTROL => return Self::Control,
+            _ => {}
         }
         numbered(name, SEGMENT)
             .map(Self::Segment)
@@ -79,10 +85,13 @@ mod tests {
         assert_eq!(segment_name(7), "segment-00000000000000000007.twj");
         assert_eq!(snapshot_name(Lsn(u64::MAX)), "snapshot-18446744073709551615.tws");
         assert_eq!(Name::parse("LOCK"), Name::Lock);
+        assert_eq!(Name::parse("control"), Name::Control);
         for foreign in [
             "",
             ".tmp",
             "LOCK.tmp",
+            "control.tmp",
+            "CONTROL",
             "notes.tmp",
             "segment-7.twj",
             "segment-+0000000000000000007.twj",

@@ -92,6 +92,8 @@ kinds! {
     Worked = 16;
     /// The store was taken over by another host.
     Claimed = 17;
+    /// A paused grant may be refreshed from now on.
+    Activated = 18;
     /// The first frame of a segment.
     Opened = 32;
     /// The last frame of a segment that was rolled over.
@@ -257,7 +259,7 @@ pub(crate) fn blank_record(
     let header = RecordHeader {
         length: u32::try_from(length).expect("a record has at most 1048576 bytes"),
         kind: kind.number(),
-        clear_bytes: u16::try_from(clear_bytes).expect("a clear part has at most 136 bytes"),
+        clear_bytes: u16::try_from(clear_bytes).expect("a clear part has at most 168 bytes"),
         lsn: Lsn::NONE,
         at_ms,
         key,
@@ -305,14 +307,14 @@ mod tests {
                 None => assert!(!Kind::ALL.iter().any(|kind| kind.number() == number)),
             }
         }
-        assert_eq!(Kind::ALL.len(), 20);
+        assert_eq!(Kind::ALL.len(), 21);
     }
 
     #[test]
     fn an_unknown_kind_is_told_apart() {
         let mut bytes = record_of(Kind::Adopted);
-        bytes[4..6].copy_from_slice(&18_u16.to_le_bytes());
-        assert_eq!(Record::parse(&bytes), Err(RecordError::UnknownKind(18)));
+        bytes[4..6].copy_from_slice(&19_u16.to_le_bytes());
+        assert_eq!(Record::parse(&bytes), Err(RecordError::UnknownKind(19)));
         assert_eq!(Prefix::peek(&bytes), None);
     }
 

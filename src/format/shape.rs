@@ -36,7 +36,7 @@ layout! {
 
 layout! {
     /// A pair; also what an imported one is.
-    pub struct Issued = "issued", 152 {
+    pub struct Issued = "issued", 168 {
         /// Grant and generation are the pair's.
         prefix = "clear_prefix": Prefix;
         /// The app.
@@ -57,13 +57,15 @@ layout! {
         fence: Lsn;
         /// The account under which the intent stood, if that is another.
         from: AccountTag;
+        /// The token that the grant began with, if this pair is not its first.
+        first: Fingerprint;
     }
 }
 
 layout! {
     /// The provider said no.
     pub struct Refused = "refused", 48 {
-        /// Grant and generation are what was presented.
+        /// Grant and generation are what was presented; none where that is not the newest.
         prefix = "clear_prefix": Prefix;
         /// What it means.
         class: RefusalClass, reserved 1;

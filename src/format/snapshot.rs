@@ -36,7 +36,9 @@ layout! {
         /// Its number.
         tail_number: u64;
         /// The store's tag key.
-        tag_key: WrappedKey, reserved 3932;
+        tag_key: WrappedKey;
+        /// The last `Claimed` that is folded in, or none.
+        claimed: Lsn, reserved 3924;
     }
 }
 
@@ -104,6 +106,8 @@ pub struct SnapshotHeader {
     pub tail_number: u64,
     /// The store's tag key.
     pub tag_key: WrappedKey,
+    /// The last `Claimed` that is folded in, or none.
+    pub claimed: Lsn,
 }
 
 impl SnapshotHeader {
@@ -120,6 +124,7 @@ impl SnapshotHeader {
             tail: self.tail,
             tail_number: self.tail_number,
             tag_key: self.tag_key,
+            claimed: self.claimed,
         };
         assert!(check(&raw).is_ok(), "a snapshot is created with fields that the format allows");
         raw.crc = file_header_crc(&raw.encode(), CRC_AT);
@@ -156,6 +161,7 @@ impl SnapshotHeader {
             tail: raw.tail,
             tail_number: raw.tail_number,
             tag_key: raw.tag_key,
+            claimed: raw.claimed,
         })
     }
 }
@@ -175,6 +181,7 @@ impl SnapshotHeader {
             tail: raw.tail,
             tail_number: raw.tail_number,
             tag_key: WrappedKey { key_id: 0, ..raw.tag_key },
+            claimed: raw.claimed.min(lsn),
         };
         (!guess.store.is_none() && !guess.nonce.is_none()).then_some(guess)
     }
@@ -189,6 +196,7 @@ fn check(raw: &RawSnapshotHeader) -> Result<(), BadField> {
         ("lsn", !raw.lsn.is_none()),
         ("tail", !raw.tail.is_none()),
         ("tag_key", raw.tag_key.key_id == 0),
+        ("claimed", raw.claimed <= raw.lsn),
     ];
     match rules.into_iter().find(|(_, holds)| !holds) {
         Some((field, _)) => Err(BadField(field)),
@@ -294,6 +302,7 @@ mod tests {
             tail: Nonce::from_bytes([3; 16]),
             tail_number: 4,
             tag_key: segment_header().tag_key,
+            claimed: Lsn(7),
         }
     }
 
@@ -345,6 +354,7 @@ mod tests {
         assert_eq!(changed(|raw| raw.nonce = Nonce::NONE), bad("nonce"));
         assert_eq!(changed(|raw| raw.tail = Nonce::NONE), bad("tail"));
         assert_eq!(changed(|raw| raw.tag_key.key_id = 3), bad("tag_key"));
+        assert_eq!(changed(|raw| raw.claimed = Lsn(78)), bad("claimed"));
     }
 
     #[test]

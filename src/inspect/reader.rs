@@ -4,13 +4,15 @@ use super::picture::{self, Picture, Teller, Watched, file_bytes};
 use super::{Progress, directory};
 use crate::disk::Disk;
 use crate::engine::keychain::Keychain;
+use crate::engine::past::gather;
 use crate::engine::replay::{Replay, Walk};
 use crate::engine::state::AccountState;
 use crate::engine::table::Snapshot;
 use crate::error::Error;
 use crate::ids::{Account, AccountTag, GrantId, HostTag, Lsn, StoreId};
 use crate::journal::open::{identify, pid_of};
-use crate::journal::{AccountView, IssuedPair, OperationView};
+use crate::journal::view::Sight;
+use crate::journal::{AccountView, History, IssuedPair, OperationView};
 use crate::keys::KeySource;
 use crate::log::Verdict;
 use crate::log::listing::Listing;
@@ -179,6 +181,16 @@ impl Reader {
         }
     }
 
+    /// Returns what is kept of how an account came to be as it is; see
+    /// [`Journal::history`](crate::Journal::history). Without a key it shows tags alone.
+    ///
+    /// # Errors
+    /// As [`Reader::account`].
+    pub fn history(&self, account: AccountTag) -> Result<History, Error> {
+        let past = gather(&self.replay.files, account, self.lsn)?;
+        History::of(past, self.keychain.as_ref())
+    }
+
     /// Returns the tag that stands for an account; none without a key.
     pub fn tag_of(&self, account: &Account) -> Option<AccountTag> {
         self.keychain.as_ref().map(|keychain| keychain.tagger().account(account))
@@ -271,7 +283,8 @@ impl Reader {
         let homes = state.homes();
         let accounts = || std::iter::once(account).chain(homes.iter().copied());
         let read = |lsn| self.replay.files.read(lsn, accounts());
-        AccountView::of(account, state, self.keychain.as_ref(), &read)
+        let (keychain, claimed) = (self.keychain.as_ref(), self.replay.accounts.claimed());
+        AccountView::of(account, state, Sight { keychain, read: &read, claimed })
     }
 }
 

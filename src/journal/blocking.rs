@@ -2,7 +2,8 @@
 
 use super::append::run;
 use super::{
-    AccountRef, AccountView, Begin, IssuedPair, Journal, SettleError, Settled, Ticket, launch,
+    AccountRef, AccountView, Begin, History, Import, Imported, IssuedPair, Journal, Redeemed,
+    SettleError, Settled, Ticket, launch,
 };
 use crate::codec::Nothing;
 use crate::engine::Compacted;
@@ -32,12 +33,28 @@ impl Blocking {
         run(self.0.begin(begin))
     }
 
+    /// As [`Journal::resume`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn resume(&self, account: impl Into<AccountRef>, op: OpId) -> Result<Ticket, Error> {
+        run(self.0.resume(account, op))
+    }
+
     /// As [`Journal::settle`].
     ///
     /// # Errors
     /// As there.
     pub fn settle(&self, ticket: Ticket, outcome: Outcome) -> Result<Settled, SettleError> {
         run(self.0.settle(ticket, outcome))
+    }
+
+    /// As [`Journal::redeemed`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn redeemed(&self, tag: AccountTag) -> Result<Option<Redeemed>, Error> {
+        run(self.0.redeemed(tag))
     }
 
     /// As [`Journal::current`].
@@ -68,6 +85,14 @@ impl Blocking {
         run(self.0.account(account))
     }
 
+    /// As [`Journal::history`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn history(&self, account: impl Into<AccountRef>) -> Result<History, Error> {
+        run(self.0.history(account))
+    }
+
     /// As [`Journal::adopt`].
     ///
     /// # Errors
@@ -79,6 +104,36 @@ impl Blocking {
         holder: &Holder,
     ) -> Result<Lsn, Error> {
         run(self.0.adopt(account, grant, holder))
+    }
+
+    /// As [`Journal::adopt_for`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn adopt_for<S: Into<String>>(
+        &self,
+        account: impl Into<AccountRef>,
+        grant: GrantId,
+        holder: &Holder,
+        scopes: impl IntoIterator<Item = S>,
+    ) -> Result<Lsn, Error> {
+        run(self.0.adopt_for(account, grant, holder, scopes))
+    }
+
+    /// As [`Journal::import`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn import(&self, import: Import) -> Result<Imported, Error> {
+        run(self.0.import(import))
+    }
+
+    /// As [`Journal::activate`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn activate(&self, account: impl Into<AccountRef>, grant: GrantId) -> Result<Lsn, Error> {
+        run(self.0.activate(account, grant))
     }
 
     /// As [`Journal::release`].

@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::format::clear::{
     Adopted, Clear, Ended, Flags, Identified, Merged, Prefix, Released, Resolved, Superseded,
 };
-use crate::format::value::{Cause, Confidence, ResolvedHow};
+use crate::format::value::{Action, Cause, Confidence, ResolvedHow};
 use crate::ids::{Account, AccountTag, Generation, GrantId, Holder, Lsn, OpId};
 
 fn prefix(account: AccountTag, grant: GrantId) -> Prefix {
@@ -26,6 +26,26 @@ fn live(seen: &Seen, grant: GrantId) -> Result<(), Error> {
     match seen.state.grant(grant).is_some_and(|grant| grant.is_live()) {
         true => Ok(()),
         false => Err(Error::GrantEnded { account: seen.account, grant }),
+    }
+}
+
+/// Nobody begins to depend on a grant that is being revoked.
+fn adoptable(seen: &Seen, grant: GrantId) -> Result<(), Error> {
+    live(seen, grant)?;
+    let ends = |action: Action| matches!(action, Action::Revoke | Action::Burn);
+    let mut operations = seen.state.operations.iter();
+    match operations.find(|operation| operation.grant == grant && ends(operation.action)) {
+        Some(operation) => Err(Error::Busy { account: seen.account, op: operation.op }),
+        None => Ok(()),
+    }
+}
+
+/// An end of which nothing more is known may be told of again, when more is.
+fn may_end(seen: &Seen, grant: GrantId, cause: Cause) -> Result<(), Error> {
+    let ended = seen.state.grant(grant).and_then(|grant| grant.ended);
+    match ended {
+        Some(end) if end.cause == Cause::Unknown && cause != Cause::Unknown => Ok(()),
+        _ => live(seen, grant),
     }
 }
 
@@ -80,11 +100,40 @@ impl Journal {
         grant: GrantId,
         holder: &Holder,
     ) -> Result<Lsn, Error> {
+        self.adopt_for(account, grant, holder, std::iter::empty::<String>()).await
+    }
+
+    /// As [`Journal::adopt`], and notes the scopes that the holder needs: once another grant covers
+    /// them, the holder can be moved there.
+    ///
+    /// ```
+    #[doc = include_str!("example.txt")]
+    /// journal.adopt_for(&account, pair.grant(), &holder, ["api"])?;
+    /// let view = journal.account(&account)?.ok_or("no account")?;
+    /// let held = view.grants.first().and_then(|grant| grant.holders.first());
+    /// assert_eq!(held.map(|held| held.scopes.as_slice()), Some(["api".to_owned()].as_slice()));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Journal::adopt`].
+    ///
+    /// # Cancel safety
+    /// As [`Journal::adopt`].
+    pub async fn adopt_for<S: Into<String>>(
+        &self,
+        account: impl Into<AccountRef>,
+        grant: GrantId,
+        holder: &Holder,
+        scopes: impl IntoIterator<Item = S>,
+    ) -> Result<Lsn, Error> {
         let tag = self.engine().keychain.tagger().holder(holder);
-        let owned = Owned { holder: Some(holder.clone()), ..Owned::default() };
+        let scopes = scopes.into_iter().map(Into::into).collect();
+        let owned = Owned { holder: Some(holder.clone()), scopes, ..Owned::default() };
         let clear =
             |account| Clear::Adopted(Adopted { prefix: prefix(account, grant), holder: tag });
-        self.change(account, |seen| live(seen, grant), clear, owned).await
+        self.change(account, |seen| adoptable(seen, grant), clear, owned).await
     }
 
     /// Notes that a holder depends on a grant no longer, as when its transaction was rolled back.
@@ -116,7 +165,7 @@ impl Journal {
         self.change(account, |seen| known(seen, grant), clear, Owned::default()).await
     }
 
-    /// Moves a holder from one grant to another, in one record.
+    /// As [`Journal::supersede_for`], for a holder that named no scopes.
     ///
     /// # Errors
     /// [`Error::UnknownGrant`], [`Error::GrantEnded`], and those of every write.
@@ -130,12 +179,32 @@ impl Journal {
         from: GrantId,
         to: GrantId,
     ) -> Result<Lsn, Error> {
+        self.supersede_for(account, holder, from, to, std::iter::empty::<String>()).await
+    }
+
+    /// Moves a holder from one grant to another, in one record, with the scopes that it needs.
+    ///
+    /// # Errors
+    /// [`Error::UnknownGrant`], [`Error::GrantEnded`], [`Error::Busy`] while the other grant is being
+    /// revoked, and those of every write.
+    ///
+    /// # Cancel safety
+    /// As [`Journal::adopt`].
+    pub async fn supersede_for<S: Into<String>>(
+        &self,
+        account: impl Into<AccountRef>,
+        holder: &Holder,
+        from: GrantId,
+        to: GrantId,
+        scopes: impl IntoIterator<Item = S>,
+    ) -> Result<Lsn, Error> {
         let tag = self.engine().keychain.tagger().holder(holder);
-        let owned = Owned { holder: Some(holder.clone()), ..Owned::default() };
+        let scopes = scopes.into_iter().map(Into::into).collect();
+        let owned = Owned { holder: Some(holder.clone()), scopes, ..Owned::default() };
         let clear = |account| {
             Clear::Superseded(Superseded { prefix: prefix(account, from), holder: tag, to })
         };
-        let check = |seen: &Seen| known(seen, from).and_then(|()| live(seen, to));
+        let check = |seen: &Seen| known(seen, from).and_then(|()| adoptable(seen, to));
         self.change(account, check, clear, owned).await
     }
 
@@ -159,6 +228,9 @@ impl Journal {
 
     /// Notes that a grant is over.
     ///
+    /// One that has ended for an unknown cause ([`Cause::Unknown`], as after a refusal that says no
+    /// more than that it is dead) may be ended again for a known one: what is said last counts.
+    ///
     /// ```
     #[doc = include_str!("example.txt")]
     /// journal.end(&account, pair.grant(), Cause::RevokedElsewhere, Confidence::Certain)?;
@@ -181,7 +253,7 @@ impl Journal {
     ) -> Result<Lsn, Error> {
         let clear =
             |account| Clear::Ended(Ended { prefix: prefix(account, grant), cause, confidence });
-        self.change(account, |seen| live(seen, grant), clear, Owned::default()).await
+        self.change(account, |seen| may_end(seen, grant, cause), clear, Owned::default()).await
     }
 
     /// Undoes what ended a grant; its pair is kept for 30 days after the end.
@@ -198,6 +270,23 @@ impl Journal {
     ) -> Result<Lsn, Error> {
         let clear = |account| Clear::Revived(prefix(account, grant));
         self.change(account, |seen| known(seen, grant), clear, Owned::default()).await
+    }
+
+    /// Lets a paused grant be refreshed and revoked from now on: whoever refreshed it before it was
+    /// imported does so no longer. A grant that is not paused stays as it is.
+    ///
+    /// # Errors
+    /// [`Error::UnknownGrant`], [`Error::GrantEnded`], and those of every write.
+    ///
+    /// # Cancel safety
+    /// As [`Journal::adopt`].
+    pub async fn activate(
+        &self,
+        account: impl Into<AccountRef>,
+        grant: GrantId,
+    ) -> Result<Lsn, Error> {
+        let clear = |account| Clear::Activated(prefix(account, grant));
+        self.change(account, |seen| live(seen, grant), clear, Owned::default()).await
     }
 
     /// Says what became of an operation that was open or in doubt.

@@ -3,6 +3,7 @@
 
 use super::IssuedPair;
 use super::append::{Owned, Planned};
+use super::place::Place;
 use super::settle::{Job, Kind, Submitted};
 use crate::codec::{Doubt as SealedDoubt, List, Nothing, Pair, Plain, Refusal as SealedRefusal};
 use crate::engine::Engine;
@@ -12,7 +13,7 @@ use crate::format::clear::{
     Clear, Ended, Flags, InDoubt, Issued, NotSent, Prefix, Refused, Resolved,
 };
 use crate::format::value::{Action, Cause, Confidence, DoubtReason, ResolvedHow};
-use crate::ids::{Account, AccountTag, Fingerprint, Generation, GrantId, OpId, User};
+use crate::ids::{Account, AccountTag, Generation, GrantId, OpId, User};
 use crate::outcome::{Doubt, ExpirySource, Outcome, Refusal, ResponseParts, TokenResponse};
 use crate::secret::Secret;
 use zeroize::Zeroizing;
@@ -40,7 +41,7 @@ impl Job {
                 return self.plan_issued(engine, response, seen);
             }
             Outcome::Refused(refusal) => (
-                Clear::Refused(refused(prefix, refusal)),
+                Clear::Refused(refused(self.concerned(&seen, prefix, true), refusal)),
                 Box::new(encode_refusal(refusal)),
                 Kind::Refused,
             ),
@@ -58,6 +59,7 @@ impl Job {
             }
             Outcome::Revoked if matches!(ticket.action, Action::Revoke | Action::Burn) => {
                 let (cause, confidence) = (Cause::RevokedByUs, Confidence::Certain);
+                let prefix = self.concerned(&seen, prefix, false);
                 let clear = Clear::Ended(Ended { prefix, cause, confidence });
                 (clear, Box::new(Nothing), Kind::Revoked)
             }
@@ -75,6 +77,16 @@ impl Job {
             too_large: None,
         };
         Ok((clear, plain, vec![seen], submitted))
+    }
+
+    /// Names no grant where the outcome says nothing of one: it is not there any more or, in the case
+    /// of a refusal, what was refused is not its newest generation.
+    fn concerned(&self, seen: &Seen, prefix: Prefix, newest: bool) -> Prefix {
+        let grant = seen.state.grant(self.ticket.grant);
+        match grant.is_some_and(|grant| !newest || grant.generation == self.ticket.generation) {
+            true => prefix,
+            false => Prefix { grant: GrantId::NONE, generation: Generation::NONE, ..prefix },
+        }
     }
 
     fn plan_issued(
@@ -98,15 +110,21 @@ impl Job {
         if account != ticket.account {
             states.push(engine.foresee(account)?);
         }
-        let refresh = parts.refresh_token.as_ref().map(|token| tagger.fingerprint(token.reveal()));
-        let place = self.place(&states, refresh, account)?;
+        let place = self.place(engine, &states, parts, account);
+        let newer = self.newer(engine, &states, &place);
         let inherited = match place.inherits {
-            true => self.ticket.current.as_ref(),
+            true => newer.as_ref().or(self.ticket.current.as_ref()),
             false => None,
         };
-        let contents = Contents { parts, inherited, owned: self.owned(parts, user, inherited) };
-        let is_provisional =
-            account == ticket.account && states.first().is_some_and(|seen| seen.state.provisional);
+        let mut owned = self.owned(parts, user.clone(), inherited);
+        if place.carried.flags.has(Flags::HELD) {
+            owned.holder = self.carried_holder(engine, &states, &place, owned.holder.take());
+        }
+        let contents = Contents { parts, inherited, owned };
+        // An orphan may come when nothing is left of its provisional account.
+        let is_blind = ticket.action == Action::Exchange && user.is_none();
+        let is_provisional = account == ticket.account
+            && (is_blind || states.first().is_some_and(|seen| seen.state.provisional));
         let clear = self.issued(engine, account, &place, &contents, is_provisional);
         let sealed = contents.to_plain();
         let submitted = Submitted {
@@ -117,43 +135,6 @@ impl Job {
             too_large: None,
         };
         Ok((Clear::Issued(clear), Box::new(Encoded(sealed)), states, submitted))
-    }
-
-    /// Decides which grant and generation a pair is.
-    fn place(
-        &self,
-        states: &[Seen],
-        refresh: Option<Fingerprint>,
-        account: AccountTag,
-    ) -> Result<Place, Error> {
-        let ticket = &self.ticket;
-        let state_of = |tag: AccountTag| states.iter().find(|seen| seen.account == tag);
-        let is_open =
-            state_of(ticket.account).is_some_and(|seen| seen.state.operation(ticket.op).is_some());
-        let target = state_of(account);
-        // The same refresh token seen again is the same grant.
-        let again = target.zip(refresh).and_then(|(seen, token)| seen.state.by_refresh(token));
-        let of_ticket = target.and_then(|seen| seen.state.grant(ticket.grant));
-        Ok(match (of_ticket, again) {
-            (Some(grant), _) if is_open => Place {
-                grant: grant.id,
-                generation: Generation(grant.generation.0.saturating_add(1)),
-                orphan: false,
-                inherits: true,
-            },
-            (_, Some(grant)) => Place {
-                grant: grant.id,
-                generation: Generation(grant.generation.0.saturating_add(1)),
-                orphan: false,
-                inherits: grant.id == ticket.grant,
-            },
-            _ => Place {
-                grant: if is_open { GrantId(ticket.op.0) } else { GrantId::NONE },
-                generation: Generation(1),
-                orphan: !is_open,
-                inherits: !ticket.grant.is_none(),
-            },
-        })
     }
 
     fn owned(
@@ -182,18 +163,15 @@ impl Job {
     ) -> Issued {
         let ticket = &self.ticket;
         let tagger = engine.keychain.tagger();
-        let parts = contents.parts;
+        let (parts, owned) = (contents.parts, &contents.owned);
         let token = contents.refresh_token();
         let flag = |set: bool, flag: Flags| if set { flag } else { Flags::NONE };
         let flags = flag(is_provisional, Flags::PROVISIONAL)
             | flag(token.is_some(), Flags::REFRESH)
             | flag(token.is_some() && parts.refresh_token.is_none(), Flags::INHERITED)
             | flag(place.orphan, Flags::ORPHAN)
-            | match parts.expiry_source {
-                Some(ExpirySource::Declared) => Flags::EXPIRES_DECLARED,
-                Some(ExpirySource::Assumed) => Flags::EXPIRES_ASSUMED,
-                _ => Flags::NONE,
-            };
+            | place.carried.flags
+            | expiry_flags(parts);
         let now_ms = engine.seams.clock.now_ms();
         let same_account = account == ticket.account;
         Issued {
@@ -205,7 +183,10 @@ impl Job {
                 op: if place.orphan { OpId::NONE } else { ticket.op },
             },
             app: ticket.app.as_ref().map(|app| tagger.app(app)).unwrap_or_default(),
-            holder: ticket.holder.as_ref().map(|h| tagger.holder(h)).unwrap_or_default(),
+            holder: match place.carried.flags.has(Flags::HELD) {
+                true => place.carried.holder,
+                false => owned.holder.as_ref().map(|h| tagger.holder(h)).unwrap_or_default(),
+            },
             access: tagger.fingerprint(parts.access_token.reveal()),
             refresh: token.map(|token| tagger.fingerprint(token)).unwrap_or_default(),
             issued_at_ms: parts.issued_at_ms.unwrap_or(parts.received_at_ms),
@@ -213,34 +194,35 @@ impl Job {
             adopt_by_ms: now_ms.saturating_add(self.adopt_within_ms),
             fence: ticket.fence(),
             from: if same_account || place.orphan { AccountTag::NONE } else { ticket.account },
+            first: place.carried.first,
         }
     }
 }
 
-/// Where a pair goes.
-struct Place {
-    grant: GrantId,
-    generation: Generation,
-    orphan: bool,
-    /// What the answer left out is that of the pair that was presented.
-    inherits: bool,
+/// Says how the expiry is known; neither flag where it was asked for.
+pub(super) fn expiry_flags(parts: &ResponseParts) -> Flags {
+    match parts.expiry_source {
+        Some(ExpirySource::Declared) => Flags::EXPIRES_DECLARED,
+        Some(ExpirySource::Assumed) => Flags::EXPIRES_ASSUMED,
+        _ => Flags::NONE,
+    }
 }
 
 /// All that a pair's sealed part is made of.
-struct Contents<'a> {
-    parts: &'a ResponseParts,
-    inherited: Option<&'a IssuedPair>,
-    owned: Owned,
+pub(super) struct Contents<'a> {
+    pub(super) parts: &'a ResponseParts,
+    pub(super) inherited: Option<&'a IssuedPair>,
+    pub(super) owned: Owned,
 }
 
 impl Contents<'_> {
-    fn refresh_token(&self) -> Option<&str> {
+    pub(super) fn refresh_token(&self) -> Option<&str> {
         let inherited = || self.inherited.and_then(IssuedPair::refresh_token);
         self.parts.refresh_token.as_ref().or_else(inherited).map(Secret::reveal)
     }
 
     /// Encodes the pair, filled in from the generation before.
-    fn to_plain(&self) -> Zeroizing<Vec<u8>> {
+    pub(super) fn to_plain(&self) -> Zeroizing<Vec<u8>> {
         let Self { parts, inherited, owned } = self;
         let text = |own: &'_ Option<String>, old: Option<&str>| -> Option<String> {
             own.clone().or_else(|| old.map(str::to_owned))
@@ -271,7 +253,7 @@ impl Contents<'_> {
 }
 
 /// A plaintext that is encoded already.
-struct Encoded(Zeroizing<Vec<u8>>);
+pub(super) struct Encoded(pub(super) Zeroizing<Vec<u8>>);
 
 impl Plain for Encoded {
     fn plain_bytes(&self) -> usize {

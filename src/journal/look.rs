@@ -2,6 +2,7 @@
 //!
 //! Nothing that is still in flight shows here; a poisoned journal still answers.
 
+use super::view::Sight;
 use super::{AccountRef, AccountView, IssuedPair, Journal};
 use crate::engine::Engine;
 use crate::engine::accounts::Accounts as DurableAccounts;
@@ -106,7 +107,9 @@ impl Journal {
             }
             let homes = state.homes();
             let read = |lsn| engine.record_of(account, &homes, lsn);
-            AccountView::of(account, state, Some(&engine.keychain), &read).map(Some)
+            let claimed = read_lock(&engine.durable).claimed();
+            let sight = Sight { keychain: Some(&engine.keychain), read: &read, claimed };
+            AccountView::of(account, state, sight).map(Some)
         })
     }
 
@@ -123,12 +126,50 @@ impl Journal {
     pub fn accounts(&self) -> Accounts {
         let engine = self.engine();
         // Accounts and files under one lock, so that they belong together.
-        let (lsn, memory, files) = {
+        let (lsn, claimed, memory, files) = {
             let durable: &DurableAccounts = &read_lock(&engine.durable);
-            (engine.head(), durable.in_memory(), read_lock(&engine.files).clone())
+            let memory = durable.in_memory();
+            (engine.head(), durable.claimed(), memory, read_lock(&engine.files).clone())
         };
         let walk = Walk::new(files, memory);
-        Accounts { engine: Arc::clone(engine), walk, lsn }
+        Accounts { engine: Arc::clone(engine), walk, lsn, claimed }
+    }
+
+    /// Names the accounts at which somebody should look, in the order of their tags: an operation is
+    /// open or in doubt there, or a live grant has no holder, or they cannot be read.
+    ///
+    /// It costs what changed since the newest snapshot, not what the store holds; what was not
+    /// looked at since the store was opened is read for it, once.
+    ///
+    /// ```
+    #[doc = include_str!("example.txt")]
+    /// assert_eq!(async_journal.pending_accounts(), [pair.account()], "nobody has adopted it yet");
+    /// journal.adopt(&account, pair.grant(), &holder)?;
+    /// assert!(async_journal.pending_accounts().is_empty());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn pending_accounts(&self) -> Vec<AccountTag> {
+        self.engine().pending_accounts()
+    }
+
+    /// Returns the LSN with which the store was last taken over by another host, or none: what was
+    /// issued before it may have been presented by the host before.
+    ///
+    /// ```
+    #[doc = include_str!("example.txt")]
+    /// assert!(async_journal.claimed().is_none());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn claimed(&self) -> Lsn {
+        read_lock(&self.engine().durable).claimed()
+    }
+
+    /// Returns when the newest record was made that is known, in milliseconds since 1970: a clock that
+    /// is behind it was set back.
+    pub(crate) fn newest_ms(&self) -> u64 {
+        read_lock(&self.engine().durable).newest_ms()
     }
 }
 
@@ -140,6 +181,7 @@ pub struct Accounts {
     engine: Arc<Engine>,
     walk: Walk,
     lsn: Lsn,
+    claimed: Lsn,
 }
 
 impl Accounts {
@@ -154,7 +196,8 @@ impl Accounts {
             let accounts = std::iter::once(account).chain(homes.iter().copied());
             self.walk.files().read(lsn, accounts)
         };
-        AccountView::of(account, state, Some(&self.engine.keychain), &read)
+        let keychain = Some(&self.engine.keychain);
+        AccountView::of(account, state, Sight { keychain, read: &read, claimed: self.claimed })
     }
 }
 

@@ -1,40 +1,62 @@
 //! The embedded store: what a service opens, writes to and asks.
 //!
 //! - `open` recovers, `launch` sets going, `report` says what was found, `options` how to.
-//! - `begin` gives a `ticket` and `settle` takes it; `draft` writes its outcome down.
-//! - `change` are the records of one kind each; `append` is the way of all of them to the engine.
-//! - `look` finds what is durable; `pair` and `view` are what comes out. `drive` has the threads.
+//! - `begin` gives a `ticket`, as `plan` says, within the provider's `cap`; `settle` takes it, and
+//!   `draft` writes its outcome down, at the `place` where it goes; `resume` takes up what has no
+//!   outcome yet. `redeemed` knows where the exchange of a callback went.
+//! - `change` are the records of one kind each, and `import` takes pairs from elsewhere; `append` is
+//!   the way of all of them to the engine.
+//! - `look` finds what is durable; `pair`, `view` with `grant_view`, and `history` with its `event`s
+//!   are what comes out. `drive` has the threads.
 
 mod append;
 mod begin;
 mod blocking;
+mod cap;
 mod change;
 mod draft;
 mod drive;
+mod event;
+mod grant_view;
+pub(crate) mod history;
+mod import;
 pub(crate) mod launch;
 mod look;
 pub(crate) mod open;
 pub(crate) mod options;
 mod pair;
+mod place;
+mod plan;
+mod redeemed;
 mod report;
+mod resume;
 mod settle;
 mod ticket;
 pub(crate) mod view;
 
 pub use begin::Begin;
+pub(crate) use begin::Target;
 pub use blocking::Blocking;
+pub use cap::{Cap, CapCounts};
+pub use event::{Event, EventDetails};
+pub use grant_view::{EndView, GrantState, GrantView, HolderName, HolderView, RefusalView};
+pub use history::History;
+pub use import::{Import, Imported};
 pub use look::Accounts;
 pub use options::{Drive, Options};
 pub use pair::IssuedPair;
+pub use redeemed::Redeemed;
 pub use report::Report;
 pub use settle::{SettleError, Settled};
+pub(crate) use ticket::Promise;
 pub use ticket::Ticket;
-pub use view::{AccountView, EndView, GrantState, GrantView, HolderView, OperationView};
+pub use view::{AccountView, OperationView};
 
 use crate::engine::{Compacted, Engine};
 use crate::error::{Error, Poison};
 use crate::format::value::MarkerReason;
 use crate::ids::{Account, AccountTag, Lsn, StoreId};
+use crate::seal::Tagger;
 use crate::sync::{lock, read_lock};
 use drive::Driver;
 use serde::Serialize;
@@ -53,9 +75,13 @@ pub enum AccountRef {
 
 impl AccountRef {
     pub(crate) fn tag(&self, engine: &Engine) -> AccountTag {
+        self.tag_by(engine.keychain.tagger())
+    }
+
+    pub(crate) fn tag_by(&self, tagger: &Tagger) -> AccountTag {
         match self {
             Self::Tag(tag) => *tag,
-            Self::Account(account) => engine.keychain.tagger().account(account),
+            Self::Account(account) => tagger.account(account),
         }
     }
 }
@@ -145,6 +171,16 @@ impl Journal {
 
     fn engine(&self) -> &Arc<Engine> {
         self.driver.engine()
+    }
+
+    /// Returns what makes the store's tags and fingerprints.
+    pub(crate) fn tagger(&self) -> &Tagger {
+        self.engine().keychain.tagger()
+    }
+
+    /// Returns the time by the store's clock.
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.engine().seams.clock.now_ms()
     }
 
     fn adopt_within_ms(&self) -> u64 {

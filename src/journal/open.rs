@@ -194,6 +194,7 @@ fn open_store(
     let here =
         Here { seams, limits, owner, host, incarnation: replay.incarnation.saturating_add(1) };
     let (current, head) = continue_journal(&here, &keychain, &found)?;
+    replay.accounts.callbacks.skip(found.head, head);
     tracing::info!(
         target: "tokenwal",
         lsn = head.0,

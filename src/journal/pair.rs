@@ -4,8 +4,9 @@ use crate::codec;
 use crate::engine::files::{RecordBytes, parse};
 use crate::engine::keychain::Keychain;
 use crate::error::Error;
-use crate::format::clear::Clear;
+use crate::format::clear::{Clear, Flags};
 use crate::ids::{AccountTag, App, Generation, GrantId, Holder, Lsn, User};
+use crate::outcome::ExpirySource;
 use crate::secret::Secret;
 use std::fmt;
 
@@ -20,24 +21,25 @@ use std::fmt;
 /// }
 /// ```
 pub struct IssuedPair {
-    lsn: Lsn,
-    account: AccountTag,
-    grant: GrantId,
-    generation: Generation,
-    issued_at_ms: u64,
-    expires_at_ms: u64,
-    adopt_by_ms: u64,
-    app: Option<App>,
-    user: Option<User>,
-    holder: Option<Holder>,
-    scopes: Vec<String>,
-    access_token: Secret,
-    refresh_token: Option<Secret>,
-    id_token: Option<Secret>,
-    token_type: String,
-    token_endpoint: Option<String>,
-    instance_url: Option<String>,
-    fields: Vec<(String, Secret)>,
+    pub(crate) lsn: Lsn,
+    pub(crate) account: AccountTag,
+    pub(crate) grant: GrantId,
+    pub(crate) generation: Generation,
+    pub(crate) issued_at_ms: u64,
+    pub(crate) expires_at_ms: u64,
+    pub(crate) expiry_source: Option<ExpirySource>,
+    pub(crate) adopt_by_ms: u64,
+    pub(crate) app: Option<App>,
+    pub(crate) user: Option<User>,
+    pub(crate) holder: Option<Holder>,
+    pub(crate) scopes: Vec<String>,
+    pub(crate) access_token: Secret,
+    pub(crate) refresh_token: Option<Secret>,
+    pub(crate) id_token: Option<Secret>,
+    pub(crate) token_type: String,
+    pub(crate) token_endpoint: Option<String>,
+    pub(crate) instance_url: Option<String>,
+    pub(crate) fields: Vec<(String, Secret)>,
 }
 
 impl IssuedPair {
@@ -64,6 +66,7 @@ impl IssuedPair {
             generation: issued.prefix.generation,
             issued_at_ms: issued.issued_at_ms,
             expires_at_ms: issued.expires_at_ms,
+            expiry_source: source_of(issued.prefix.flags, issued.expires_at_ms),
             adopt_by_ms: issued.adopt_by_ms,
             app: app_of(&pair.names),
             user: user_of(&pair.names),
@@ -159,6 +162,12 @@ impl IssuedPair {
         Some(self.expires_at_ms).filter(|at| *at > 0)
     }
 
+    /// Returns how it is known when the access token expires; what is only assumed says nothing about
+    /// whether it still works.
+    pub fn expiry_source(&self) -> Option<ExpirySource> {
+        self.expiry_source
+    }
+
     /// Returns until when the grant waits for a holder, in milliseconds since 1970.
     pub fn adopt_by_ms(&self) -> u64 {
         self.adopt_by_ms
@@ -184,6 +193,18 @@ impl fmt::Debug for IssuedPair {
             .field("lsn", &self.lsn)
             .field("has_refresh_token", &self.refresh_token.is_some())
             .finish_non_exhaustive()
+    }
+}
+
+/// Says how a time of expiry is known: where neither bit is set it was asked for.
+pub(super) fn source_of(flags: Flags, expires_at_ms: u64) -> Option<ExpirySource> {
+    let declared = flags.has(Flags::EXPIRES_DECLARED);
+    let assumed = flags.has(Flags::EXPIRES_ASSUMED);
+    match (expires_at_ms, declared, assumed) {
+        (0, ..) => None,
+        (_, true, _) => Some(ExpirySource::Declared),
+        (_, false, true) => Some(ExpirySource::Assumed),
+        (_, false, false) => Some(ExpirySource::Introspected),
     }
 }
 

@@ -43,6 +43,8 @@ pub struct SettleError {
     pub error: Error,
     /// What came of the call; none only if it may have been stored after all.
     pub outcome: Option<Box<Outcome>>,
+    /// The ticket, where the outcome is given back: to try again here.
+    pub ticket: Option<Box<Ticket>>,
 }
 
 /// An outcome on its way into the journal. Dropped before it was submitted, it is handed to the
@@ -161,7 +163,7 @@ impl Journal {
                 Some(result) => result?,
                 None => settling.submit().await?,
             };
-            let lost = |error| SettleError { error, outcome: None };
+            let lost = |error| SettleError { error, outcome: None, ticket: None };
             let Submission { lsn, durable, pair } = submission;
             journal.durable(durable).await.map_err(lost)?;
             match submitted.too_large {
@@ -223,8 +225,10 @@ impl Settling {
             }
             Ok(Attempt::Full) => None,
             Err(error) => {
-                let outcome = self.job.take().map(|job| Box::new(job.outcome));
-                Some(Err(SettleError { error, outcome }))
+                let job = self.job.take();
+                let given_back = job.map(|job| (Box::new(job.outcome), Box::new(job.ticket)));
+                let (outcome, ticket) = given_back.unzip();
+                Some(Err(SettleError { error, outcome, ticket }))
             }
         }
     }
@@ -265,7 +269,8 @@ impl Job {
                 let mut stored = attempt(engine, room, || self.plan(engine, &doubt))?;
                 if let Attempt::Taken(_, submitted) = &mut stored {
                     let error = Error::TooLarge { bytes, max };
-                    submitted.too_large = Some(Box::new(SettleError { error, outcome: None }));
+                    let error = SettleError { error, outcome: None, ticket: None };
+                    submitted.too_large = Some(Box::new(error));
                 }
                 stored
             }

@@ -14,18 +14,18 @@ use std::sync::Weak;
 /// opened next.
 #[derive(Debug)]
 pub struct Ticket {
-    pub(super) op: OpId,
-    pub(super) action: Action,
-    pub(super) account: AccountTag,
-    pub(super) grant: GrantId,
-    pub(super) generation: Generation,
-    pub(super) version: Lsn,
-    pub(super) app: Option<App>,
-    pub(super) user: Option<User>,
-    pub(super) holder: Option<Holder>,
-    pub(super) scopes: Vec<String>,
-    pub(super) current: Option<IssuedPair>,
-    pub(super) promise: Promise,
+    pub(crate) op: OpId,
+    pub(crate) action: Action,
+    pub(crate) account: AccountTag,
+    pub(crate) grant: GrantId,
+    pub(crate) generation: Generation,
+    pub(crate) version: Lsn,
+    pub(crate) app: Option<App>,
+    pub(crate) user: Option<User>,
+    pub(crate) holder: Option<Holder>,
+    pub(crate) scopes: Vec<String>,
+    pub(crate) current: Option<IssuedPair>,
+    pub(crate) promise: Promise,
 }
 
 impl Ticket {
@@ -61,13 +61,18 @@ impl Ticket {
 }
 
 /// Room on disk for one outcome; what was not used is given back.
-pub(super) struct Promise {
+pub(crate) struct Promise {
     /// Weak, since an outcome that its caller left behind stays with the engine for a while.
     pub(super) engine: Weak<Engine>,
     pub(super) bytes: u64,
 }
 
 impl Promise {
+    /// Of a ledger that needs no room on a disk of ours.
+    pub(crate) fn none() -> Self {
+        Self { engine: Weak::new(), bytes: 0 }
+    }
+
     /// Returns what was promised, if it was by this journal, in this opening of it.
     pub(super) fn by(&self, engine: &Engine) -> u64 {
         if std::ptr::eq(self.engine.as_ptr(), engine) { self.bytes } else { 0 }

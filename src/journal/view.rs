@@ -1,17 +1,15 @@
 //! What an account looks like from outside: no secrets, names only where there is a key.
 
-use super::pair::{app_of, holder_of, user_of};
+use super::GrantView;
+use super::pair::{app_of, user_of};
 use crate::codec::{Names, Pair};
 use crate::engine::files::{RecordBytes, parse};
-use crate::engine::grant::Grant;
 use crate::engine::keychain::Keychain;
 use crate::engine::state::{AccountState, Operation};
 use crate::error::Error;
-use crate::format::clear::{Clear, Flags};
-use crate::format::value::{Action, Cause, Confidence, DoubtReason};
-use crate::ids::{
-    AccountTag, App, AppTag, Generation, GrantId, Holder, HolderTag, Lsn, OpId, User,
-};
+use crate::format::clear::Clear;
+use crate::format::value::{Action, DoubtReason};
+use crate::ids::{AccountTag, App, AppTag, Fingerprint, Generation, GrantId, Lsn, OpId, User};
 use serde::Serialize;
 
 /// An account at some LSN.
@@ -38,77 +36,6 @@ pub struct AccountView {
     pub in_doubt: Vec<OperationView>,
 }
 
-/// A grant of an account.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct GrantView {
-    /// The grant.
-    pub grant: GrantId,
-    /// The newest generation; 0 where only the grant's end is still known.
-    pub generation: Generation,
-    /// What state it is in.
-    pub state: GrantState,
-    /// Who depends on it.
-    pub holders: Vec<HolderView>,
-    /// LSN of the newest pair's record.
-    pub issued_lsn: Lsn,
-    /// When the newest pair was issued, in milliseconds since 1970.
-    pub issued_at_ms: u64,
-    /// When its access token expires, in milliseconds since 1970, or 0 where that is not known.
-    pub expires_at_ms: u64,
-    /// Until when it waits for a holder, in milliseconds since 1970.
-    pub adopt_by_ms: u64,
-    /// There is a refresh token.
-    pub has_refresh_token: bool,
-    /// The newest generation was used with success.
-    pub worked: bool,
-    /// The refresh token before it is still kept.
-    pub keeps_previous: bool,
-    /// How it ended.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub end: Option<EndView>,
-}
-
-/// What state a grant is in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum GrantState {
-    /// Somebody depends on it.
-    Held,
-    /// Nobody has depended on it yet; it is an orphan once `adopt_by_ms` has passed.
-    Waiting,
-    /// All who depended on it have let go: it lives at the provider for nobody.
-    Released,
-    /// It is over.
-    Ended,
-}
-
-/// How a grant ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct EndView {
-    /// Why.
-    pub cause: Cause,
-    /// How sure that is.
-    pub confidence: Confidence,
-    /// When, in milliseconds since 1970.
-    pub at_ms: u64,
-    /// LSN of the record that says so.
-    pub lsn: Lsn,
-}
-
-/// Who depends on a grant.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct HolderView {
-    /// The holder's tag.
-    pub holder_tag: HolderTag,
-    /// The holder, with a key.
-    #[serde(serialize_with = "as_text")]
-    pub holder: Option<Holder>,
-}
-
 /// An operation without a final outcome.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
@@ -123,6 +50,8 @@ pub struct OperationView {
     pub grant: GrantId,
     /// Which generation was presented.
     pub generation: Generation,
+    /// The fingerprint of the token or code that was presented; none where it was not named.
+    pub presented: Fingerprint,
     /// Why it is in doubt; none where its process has said nothing.
     pub doubt: Option<DoubtReason>,
     /// When it was begun, in milliseconds since 1970.
@@ -134,12 +63,21 @@ pub struct OperationView {
 /// Reads records for a view.
 pub(crate) type ReadRecord<'a> = &'a dyn Fn(Lsn) -> Result<RecordBytes, Error>;
 
+/// What an account is seen with.
+#[derive(Clone, Copy)]
+pub(crate) struct Sight<'a> {
+    /// None shows tags alone.
+    pub(crate) keychain: Option<&'a Keychain>,
+    pub(crate) read: ReadRecord<'a>,
+    /// The record with which the store was last taken over.
+    pub(crate) claimed: Lsn,
+}
+
 impl AccountView {
     pub(crate) fn of(
         account: AccountTag,
         state: &AccountState,
-        keychain: Option<&Keychain>,
-        read: ReadRecord<'_>,
+        sight: Sight<'_>,
     ) -> Result<Self, Error> {
         let mut view = Self {
             account_tag: account,
@@ -152,10 +90,10 @@ impl AccountView {
             in_doubt: state.operations.iter().map(|o| OperationView::of(account, o)).collect(),
         };
         for grant in state.known_grants() {
-            view.grants.push(GrantView::of(grant, keychain, read)?);
+            view.grants.push(GrantView::of(grant, sight)?);
         }
-        if let Some(keychain) = keychain {
-            (view.app, view.user) = names_of(state, keychain, read)?;
+        if let Some(keychain) = sight.keychain {
+            (view.app, view.user) = names_of(state, keychain, sight.read)?;
         }
         Ok(view)
     }
@@ -184,7 +122,7 @@ fn names_of(
 }
 
 /// Opens the names that a record seals.
-fn with_names(
+pub(super) fn with_names(
     bytes: &RecordBytes,
     keychain: &Keychain,
     mut hear: impl FnMut(&Names<'_>),
@@ -206,49 +144,6 @@ fn with_names(
     Ok(())
 }
 
-impl GrantView {
-    fn of(grant: &Grant, keychain: Option<&Keychain>, read: ReadRecord<'_>) -> Result<Self, Error> {
-        let mut holders = Vec::with_capacity(grant.holders.len());
-        for held in &grant.holders {
-            let mut holder = None;
-            if let Some(keychain) = keychain {
-                with_names(&read(held.record)?, keychain, |names| holder = holder_of(names))?;
-            }
-            holders.push(HolderView { holder_tag: held.holder, holder });
-        }
-        Ok(Self {
-            grant: grant.id,
-            generation: grant.generation,
-            state: GrantState::of(grant),
-            holders,
-            issued_lsn: grant.issued,
-            issued_at_ms: grant.pair.issued_at_ms,
-            expires_at_ms: grant.pair.expires_at_ms,
-            adopt_by_ms: grant.pair.adopt_by_ms,
-            has_refresh_token: grant.pair.flags.has(Flags::REFRESH),
-            worked: !grant.worked.is_none(),
-            keeps_previous: !grant.previous.is_none(),
-            end: grant.ended.map(|end| EndView {
-                cause: end.cause,
-                confidence: end.confidence,
-                at_ms: end.at_ms,
-                lsn: end.record,
-            }),
-        })
-    }
-}
-
-impl GrantState {
-    fn of(grant: &Grant) -> Self {
-        match (grant.ended, grant.holders.is_empty(), grant.gone.is_empty()) {
-            (Some(_), ..) => Self::Ended,
-            (None, false, _) => Self::Held,
-            (None, true, true) => Self::Waiting,
-            (None, true, false) => Self::Released,
-        }
-    }
-}
-
 impl OperationView {
     pub(crate) fn of(account: AccountTag, operation: &Operation) -> Self {
         Self {
@@ -257,6 +152,7 @@ impl OperationView {
             action: operation.action,
             grant: operation.grant,
             generation: operation.generation,
+            presented: operation.presented,
             doubt: operation.doubt.map(|(_, reason)| reason),
             since_ms: operation.since_ms,
             deadline_ms: operation.deadline_ms,
@@ -264,7 +160,11 @@ impl OperationView {
     }
 }
 
-fn as_text<T: std::fmt::Display, S: serde::Serializer>(
+pub(super) fn scopes_of(names: &Names<'_>) -> Vec<String> {
+    names.scopes.0.iter().map(|scope| (*scope).to_owned()).collect()
+}
+
+pub(super) fn as_text<T: std::fmt::Display, S: serde::Serializer>(
     name: &Option<T>,
     serializer: S,
 ) -> Result<S::Ok, S::Error> {

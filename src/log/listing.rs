@@ -28,7 +28,7 @@ impl Listing {
                     listing.snapshots.insert(lsn);
                 }
                 Name::Temporary => listing.temporaries.push(name),
-                Name::Lock => {}
+                Name::Lock | Name::Control => {}
                 Name::Foreign => listing.foreign.push(name),
             }
         }

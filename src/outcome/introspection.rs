@@ -1,9 +1,7 @@
 //! What a provider says of a token when asked (RFC 7662).
 
-#[cfg(feature = "client")]
 use super::members::{self, Members};
 use serde::Serialize;
-#[cfg(feature = "client")]
 use serde_json::value::RawValue;
 
 /// What a provider says of a token. It holds no secret.
@@ -31,9 +29,8 @@ pub struct Introspection {
 }
 
 impl Introspection {
-    /// Reads an answer; `None` unless it says whether the token is active.
-    #[cfg(feature = "client")]
-    pub(crate) fn read(body: &[u8]) -> Option<Self> {
+    /// Reads an answer (RFC 7662, section 2.2); `None` unless it says whether the token is active.
+    pub fn parse(body: &[u8]) -> Option<Self> {
         let members = Members::read(body).ok()?;
         let active = match members.find("active")?.get() {
             "true" => true,
@@ -56,12 +53,11 @@ impl Introspection {
     }
 }
 
-#[cfg(feature = "client")]
 fn seconds_as_ms(raw: &RawValue) -> Option<u64> {
     Some(members::whole_number(raw)?.saturating_mul(1000))
 }
 
-#[cfg(all(test, feature = "client"))]
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -70,21 +66,21 @@ mod tests {
         let body = br#"{"active":true,"scope":"api refresh_token","client_id":"3MVG9",
             "username":"a@example.com","sub":"https://login.salesforce.com/id/00D/005",
             "token_type":"access_token","exp":1700000000,"iat":"1600000000","nbf":[],"x":1}"#;
-        let read = Introspection::read(body).unwrap();
+        let read = Introspection::parse(body).unwrap();
         assert!(read.active);
         assert_eq!(read.scopes, ["api", "refresh_token"]);
         assert_eq!(read.expires_at_ms, Some(1_700_000_000_000));
         assert_eq!(read.issued_at_ms, Some(1_600_000_000_000));
         assert_eq!(read.not_before_ms, None);
         assert_eq!(read.client_id.as_deref(), Some("3MVG9"));
-        let inactive = Introspection::read(br#"{"active":false}"#).unwrap();
+        let inactive = Introspection::parse(br#"{"active":false}"#).unwrap();
         assert!(!inactive.active && inactive.scopes.is_empty());
     }
 
     #[test]
     fn what_does_not_say_whether_it_is_active_is_no_answer() {
         for body in ["", "{}", r#"{"active":"true"}"#, r#"{"active":1}"#, "[true]", "<html>"] {
-            assert_eq!(Introspection::read(body.as_bytes()), None, "{body}");
+            assert_eq!(Introspection::parse(body.as_bytes()), None, "{body}");
         }
     }
 }

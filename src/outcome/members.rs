@@ -71,6 +71,17 @@ impl<'a> Members<'a> {
         if bad { Err(UnreadableReason::BadToken) } else { Ok(token) }
     }
 
+    /// Takes out all values of that name.
+    pub(crate) fn take_all(&mut self, name: &str) -> Vec<&'a RawValue> {
+        let values = self.list.extract_if(.., |(known, _)| known == name);
+        values.map(|(_, raw)| raw).collect()
+    }
+
+    /// Returns the first name that is left.
+    pub(crate) fn first_name(&self) -> Option<&str> {
+        self.list.first().map(|(name, _)| &**name)
+    }
+
     /// Returns what is left, as name and raw JSON.
     pub(crate) fn into_fields(self) -> Vec<(String, Secret)> {
         self.list

@@ -14,9 +14,11 @@ mod response;
 pub use crate::format::value::{DoubtReason, NotSentReason as NotSent};
 pub use ids::{salesforce_id18, salesforce_user};
 pub use introspection::Introspection;
+#[cfg(feature = "broker")]
+pub(crate) use refusal::shown;
 pub use refusal::{Refusal, RefusalClass};
-pub(crate) use response::ResponseParts;
 pub use response::{ExpirySource, Signature, TokenResponse, Unreadable, UnreadableReason};
+pub(crate) use response::{PLAUSIBLE_MS, ResponseParts};
 
 use std::fmt;
 use zeroize::Zeroizing;

@@ -103,6 +103,12 @@ impl Refusal {
     }
 }
 
+/// Returns a text from outside as it may be shown, without the secrets that came with it.
+#[cfg(feature = "broker")]
+pub(crate) fn shown(text: &str, secrets: &[&Secret]) -> String {
+    sanitised(text, DESCRIPTION_BYTES_MAX, secrets)
+}
+
 /// Returns `text` on one line, without the secrets that were sent, of at most `bytes_max` bytes.
 pub(super) fn sanitised(text: &str, bytes_max: usize, sent: &[&Secret]) -> String {
     let text = cut(text, LOOKED_AT_BYTES_MAX);

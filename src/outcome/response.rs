@@ -15,8 +15,10 @@ use zeroize::Zeroizing;
 
 /// The longest answer that is read, in bytes.
 const BODY_BYTES_MAX: usize = 1 << 20;
+/// The earliest time that is one; 0 stands for none.
+const LONG_AGO_MS: u64 = 1;
 /// Times from 2001 to 5138, in milliseconds: a number outside them is in other units.
-const PLAUSIBLE_MS: std::ops::Range<u64> = 1_000_000_000_000..100_000_000_000_000;
+pub(crate) const PLAUSIBLE_MS: std::ops::Range<u64> = 1_000_000_000_000..100_000_000_000_000;
 
 /// The provider's answer: tokens that nobody may see until they are durable.
 ///
@@ -100,6 +102,16 @@ impl TokenResponse {
             Ok(parts) => Ok(Self(Box::new(parts))),
             Err(reason) => Err(Unreadable { reason, body }),
         }
+    }
+
+    /// Makes an answer of what was kept of one elsewhere. Without an access token it is as one
+    /// whose access token has lapsed: a declared expiry keeps it from being handed out.
+    pub(crate) fn kept(mut parts: ResponseParts) -> Self {
+        if parts.access_token.reveal().is_empty() {
+            parts.expires_at_ms = Some(LONG_AGO_MS);
+            parts.expiry_source = Some(ExpirySource::Declared);
+        }
+        Self(Box::new(parts))
     }
 
     /// Says whose tokens these are.

@@ -51,6 +51,11 @@ impl std::fmt::Debug for DataKey {
 pub struct TagKey(pub(super) KeyBytes);
 
 impl TagKey {
+    /// Makes it from bytes that were drawn elsewhere.
+    pub fn new(bytes: [u8; KEY_BYTES]) -> Self {
+        Self(Zeroizing::new(bytes))
+    }
+
     /// Draws a key.
     ///
     /// # Errors

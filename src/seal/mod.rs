@@ -7,7 +7,7 @@ mod key;
 mod tag;
 
 pub use key::{DataKey, TagKey, WrappingKey};
-pub use tag::{MacKey, Tagger};
+pub use tag::{DerivedKey, MacKey, Tagger};
 
 use crate::clock::Entropy;
 use crate::codec::Plain;

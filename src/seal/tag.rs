@@ -1,6 +1,6 @@
 //! The keyed hashes: tags that stand for names [F-35], and the MACs of batches [F-37].
 
-use super::{DataKey, KEY_BYTES, TagKey};
+use super::{DataKey, KEY_BYTES, KeyBytes, TagKey};
 use crate::format::batch::Authenticator;
 use crate::ids::{Account, AccountTag, App, AppTag, Fingerprint, Holder, HolderTag, HostTag};
 use aws_lc_rs::{hkdf, hmac};
@@ -43,7 +43,20 @@ impl Tagger {
         Fingerprint::from_bytes(self.tag(&["token", token]))
     }
 
+    /// Derives a key for a purpose of its own, the same for the store's life. No text that is tagged
+    /// begins with its first word.
+    pub fn derive(&self, purpose: &str) -> DerivedKey {
+        let mut key = Zeroizing::new([0; KEY_BYTES]);
+        let hash = self.hash(&["derive", purpose]);
+        key.copy_from_slice(hash.as_ref());
+        DerivedKey(key)
+    }
+
     fn tag(&self, texts: &[&str]) -> [u8; 16] {
+        cut(&self.hash(texts))
+    }
+
+    fn hash(&self, texts: &[&str]) -> hmac::Tag {
         let mut context = hmac::Context::with_key(&self.0);
         for text in texts {
             // Names are checked to be short; a token comes from an answer of bounded size.
@@ -51,13 +64,34 @@ impl Tagger {
             context.update(&length.to_le_bytes());
             context.update(text.as_bytes());
         }
-        cut(&context.sign())
+        context.sign()
     }
 }
 
 impl std::fmt::Debug for Tagger {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Tagger(..)")
+    }
+}
+
+/// A key for a purpose of its own, such as sealing what is given to a browser. Wiped when dropped.
+pub struct DerivedKey(KeyBytes);
+
+impl DerivedKey {
+    /// Makes it from bytes that nobody else knows.
+    pub fn new(bytes: [u8; KEY_BYTES]) -> Self {
+        Self(Zeroizing::new(bytes))
+    }
+
+    #[cfg(feature = "broker")]
+    pub(crate) fn bytes(&self) -> &[u8; KEY_BYTES] {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for DerivedKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("DerivedKey(..)")
     }
 }
 

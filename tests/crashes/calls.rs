@@ -8,8 +8,8 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use tokenwal::{
     Account, AccountTag, Begin, Cause, Confidence, Doubt, DoubtReason, Error, Generation, GrantId,
-    Lsn, NotSent, OpId, Outcome, Refusal, RefusalClass, ResolvedHow, SettleError, Settled, Ticket,
-    TokenResponse,
+    Import, Lsn, NotSent, OpId, Outcome, Refusal, RefusalClass, ResolvedHow, SettleError, Settled,
+    Ticket, TokenResponse,
 };
 
 use super::model::{Asked, Fact, Grant, Place, State, Whose};
@@ -78,7 +78,12 @@ impl World {
                 let call = self.calls.remove(usize::from(pick) % self.calls.len());
                 let is_outcome = matches!(
                     call.fact,
-                    Some(Fact::Issued { .. } | Fact::Closed { .. } | Fact::Doubted { .. })
+                    Some(
+                        Fact::Issued { .. }
+                            | Fact::Refused { .. }
+                            | Fact::Closed { .. }
+                            | Fact::Doubted { .. }
+                    )
                 );
                 // An outcome that was not yet submitted is not lost with its caller.
                 if call.place.is_none() && is_outcome {
@@ -111,7 +116,13 @@ impl World {
                     asked: Asked::Exchange,
                     grant: None,
                 };
-                (begin, known.map_or(Fact::Provisional, intent))
+                match known {
+                    Some(number) => (begin, intent(number)),
+                    None => {
+                        let (tag, since) = (self.draw_tag(), self.journal.head());
+                        (begin.under(tag, since), Fact::Provisional { tag, since })
+                    }
+                }
             }
             Action::Mint { user } => {
                 let whose = Whose::User(user);
@@ -143,6 +154,13 @@ impl World {
         self.launch(Some(fact), Box::pin(begun))
     }
 
+    fn draw_tag(&self) -> AccountTag {
+        let number = self.setting.next_token.fetch_add(1, Ordering::Relaxed);
+        let mut tag = [0xC8; 16];
+        tag[..8].copy_from_slice(&number.to_be_bytes());
+        AccountTag::from_bytes(tag)
+    }
+
     fn settle(&mut self, pick: u8, answer: Answer) -> Result<(), String> {
         if self.tickets.is_empty() {
             return Ok(());
@@ -167,7 +185,7 @@ impl World {
             Answer::Refused { dead } => {
                 let class = if dead { RefusalClass::Dead } else { RefusalClass::Retry };
                 let refusal = Refusal::new(class, 400, "invalid_grant", "no", &[]);
-                (Outcome::Refused(refusal), Fact::Closed { op, ends: grant.filter(|_| dead) })
+                (Outcome::Refused(refusal), Fact::Refused { op, grant, dead })
             }
             Answer::NotSent => {
                 (Outcome::NotSent(NotSent::Connect), Fact::Closed { op, ends: None })
@@ -291,6 +309,26 @@ impl World {
                     Told::Done(journal.worked(tag, id, Generation(generation)).await)
                 };
                 (Fact::Worked { grant, generation }, Box::pin(doing))
+            }
+            Action::Import { user: number, holder: named, refresh, paused } => {
+                let token = self.setting.next_token.fetch_add(1, Ordering::Relaxed);
+                let access = format!("access{MARK}{token}");
+                let refresh = refresh.then(|| format!("refresh{MARK}{token}"));
+                let response = response(&access, refresh.as_deref(), 0);
+                let mut import = Import::new(&account(number), response).paused(paused);
+                if let Some(named) = named {
+                    import = import.holder(&holder(named));
+                }
+                let doing =
+                    async move { Told::Done(journal.import(import).await.map(|done| done.lsn)) };
+                let whose = Whose::User(number);
+                (Fact::Imported { whose, access, refresh, holder: named, paused }, Box::pin(doing))
+            }
+            Action::Activate { pick } => {
+                let (grant, tag, _) = self.pick_grant(&state, pick)?;
+                let id = self.grant_id(grant);
+                let doing = async move { Told::Done(journal.activate(tag, id).await) };
+                (Fact::Activated { grant }, Box::pin(doing))
             }
             Action::Identify { pick, user: number } => self.plan_identify(&state, pick, number)?,
             Action::Merge { pick, user: number } => {
@@ -471,6 +509,7 @@ impl World {
             Error::Closed
             | Error::UnknownGrant { .. }
             | Error::GrantEnded { .. }
+            | Error::Paused { .. }
             | Error::UnknownOperation { .. }
             | Error::StillLive { .. }
             | Error::Busy { .. } => call.place.is_none(),
@@ -486,6 +525,14 @@ fn issued(
     bytes: u16,
     user: Option<tokenwal::User>,
 ) -> Outcome {
+    let response = response(access, refresh, bytes);
+    Outcome::Issued(match user {
+        Some(user) => response.with_user(user),
+        None => response,
+    })
+}
+
+fn response(access: &str, refresh: Option<&str>, bytes: u16) -> TokenResponse {
     let mut body = serde_json::json!({ "access_token": access, "token_type": "Bearer" });
     if let Some(refresh) = refresh {
         body["refresh_token"] = refresh.into();
@@ -493,10 +540,6 @@ fn issued(
     if bytes > 0 {
         body["padding"] = MARK.repeat(usize::from(bytes) / MARK.len() + 1).into();
     }
-    let response = TokenResponse::parse(body.to_string().into_bytes(), 1_750_000_000_000)
-        .expect("it is a token response");
-    Outcome::Issued(match user {
-        Some(user) => response.with_user(user),
-        None => response,
-    })
+    TokenResponse::parse(body.to_string().into_bytes(), 1_750_000_000_000)
+        .expect("it is a token response")
 }

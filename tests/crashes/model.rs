@@ -7,6 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash as _, Hasher as _};
 
+use tokenwal::{AccountTag, Lsn};
+
 /// A record's place in the log.
 pub type Place = usize;
 
@@ -35,8 +37,11 @@ pub enum Fact {
         asked: Asked,
         grant: Option<Place>,
     },
-    /// An intent for an account of its own.
-    Provisional,
+    /// An intent for an account of its own, with a tag that was drawn when `since` was the head.
+    Provisional {
+        tag: AccountTag,
+        since: Lsn,
+    },
     /// A pair; `whose` is the account under which it stands if the operation made the grant, and
     /// what the answer left out is filled in.
     Issued {
@@ -45,7 +50,24 @@ pub enum Fact {
         access: String,
         refresh: Option<String>,
     },
-    /// The operation has its final outcome, and it is no pair.
+    /// A pair from elsewhere, which makes a grant.
+    Imported {
+        whose: Whose,
+        access: String,
+        refresh: Option<String>,
+        holder: Option<u8>,
+        paused: bool,
+    },
+    Activated {
+        grant: Place,
+    },
+    /// The provider said no, of a grant or of nothing that there is yet.
+    Refused {
+        op: Place,
+        grant: Option<Place>,
+        dead: bool,
+    },
+    /// The operation has its final outcome, and it is no pair and no refusal.
     Closed {
         op: Place,
         ends: Option<Place>,
@@ -102,6 +124,10 @@ pub struct Grant {
     pub previous: Option<String>,
     pub ended: bool,
     pub holders: BTreeSet<u8>,
+    pub imported: bool,
+    pub paused: bool,
+    /// Whether the last refusal since the newest pair was for good, if there was one.
+    pub refused: Option<bool>,
 }
 
 /// An operation without a final outcome.
@@ -124,9 +150,27 @@ impl State {
     pub fn apply(&mut self, place: Place, fact: &Fact) {
         match fact {
             Fact::Intent { whose, asked, grant } => self.intend(place, *whose, *asked, *grant),
-            Fact::Provisional => self.intend(place, Whose::Nobody(place), Asked::Exchange, None),
+            Fact::Provisional { .. } => {
+                self.intend(place, Whose::Nobody(place), Asked::Exchange, None)
+            }
             Fact::Issued { op, whose, access, refresh } => {
                 self.issue(place, *op, *whose, access, refresh);
+            }
+            Fact::Imported { whose, access, refresh, holder, paused } => {
+                let mut grant = Grant::new(*whose, place, access, refresh);
+                grant.holders.extend(holder);
+                (grant.imported, grant.paused) = (true, *paused);
+                self.grants.insert(place, grant);
+            }
+            Fact::Activated { grant } => self.change(*grant, |grant| grant.paused = false),
+            Fact::Refused { op, grant, dead } => {
+                self.operations.remove(op);
+                if let Some(grant) = grant {
+                    self.change(*grant, |grant| {
+                        grant.refused = Some(*dead);
+                        grant.ended |= dead;
+                    });
+                }
             }
             Fact::Closed { op, ends } => {
                 self.operations.remove(op);
@@ -146,7 +190,10 @@ impl State {
                 self.hold(*to, *holder);
             }
             Fact::Ended { grant } => self.change(*grant, |grant| grant.ended = true),
-            Fact::Revived { grant } => self.change(*grant, |grant| grant.ended = false),
+            Fact::Revived { grant } => self.change(*grant, |grant| {
+                grant.ended = false;
+                grant.refused = grant.refused.filter(|dead| !dead);
+            }),
             Fact::Worked { grant, generation } => self.change(*grant, |grant| {
                 if grant.generation == *generation {
                     grant.previous = None;
@@ -190,22 +237,15 @@ impl State {
         let operation = self.operations.remove(&op);
         let id = operation.as_ref().map_or(place, |operation| operation.grant.unwrap_or(op));
         let before = self.grants.remove(&id);
-        let mut grant = Grant {
-            whose: before.as_ref().map_or(whose, |grant| grant.whose),
-            generation: 1,
-            issued: place,
-            access: access.to_owned(),
-            refresh: refresh.clone(),
-            previous: None,
-            ended: false,
-            holders: BTreeSet::new(),
-        };
+        let whose = before.as_ref().map_or(whose, |grant| grant.whose);
+        let mut grant = Grant::new(whose, place, access, refresh);
         if let Some(before) = before {
             let rotated = before.refresh.is_some() && before.refresh != *refresh;
             grant.previous = if rotated { before.refresh } else { before.previous };
             grant.generation = before.generation + 1;
             grant.ended = before.ended;
             grant.holders = before.holders;
+            (grant.imported, grant.paused) = (before.imported, before.paused);
         }
         self.grants.insert(id, grant);
     }
@@ -242,6 +282,24 @@ impl State {
     }
 }
 
+impl Grant {
+    fn new(whose: Whose, issued: Place, access: &str, refresh: &Option<String>) -> Self {
+        Self {
+            whose,
+            generation: 1,
+            issued,
+            access: access.to_owned(),
+            refresh: refresh.clone(),
+            previous: None,
+            ended: false,
+            holders: BTreeSet::new(),
+            imported: false,
+            paused: false,
+            refused: None,
+        }
+    }
+}
+
 /// A grant as a journal shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SeenGrant {
@@ -249,6 +307,9 @@ pub struct SeenGrant {
     pub generation: u32,
     pub ended: bool,
     pub holders: BTreeSet<u8>,
+    pub imported: bool,
+    pub paused: bool,
+    pub refused: Option<bool>,
     /// Access and refresh token.
     pub pair: Option<(String, Option<String>)>,
     pub previous: Option<String>,
@@ -393,6 +454,14 @@ impl Log {
         self.floor
     }
 
+    /// Lists the exchanges that were begun, durably, under tags of their own.
+    pub fn callbacks(&self) -> impl Iterator<Item = (u64, AccountTag, Lsn)> {
+        self.facts[..self.floor].iter().filter_map(|(lsn, fact)| match fact {
+            Fact::Provisional { tag, since } => Some((*lsn, *tag, *since)),
+            _ => None,
+        })
+    }
+
     /// Counts the records up to an LSN.
     pub fn count_through(&self, lsn: u64) -> usize {
         self.facts.partition_point(|(other, _)| *other <= lsn)
@@ -499,6 +568,9 @@ impl Log {
             generation: grant.generation,
             ended: grant.ended,
             holders: grant.holders.clone(),
+            imported: grant.imported,
+            paused: grant.paused,
+            refused: grant.refused,
             pair: Some((grant.access.clone(), grant.refresh.clone())),
             previous: grant.previous.clone(),
         };

@@ -83,6 +83,16 @@ pub enum Action {
     Resolve {
         pick: u8,
     },
+    /// A pair that was obtained elsewhere is brought in.
+    Import {
+        user: u8,
+        holder: Option<u8>,
+        refresh: bool,
+        paused: bool,
+    },
+    Activate {
+        pick: u8,
+    },
     /// A caller goes away before it was told.
     DropFuture {
         pick: u8,
@@ -121,7 +131,7 @@ pub enum Action {
 }
 
 /// How often each kind of action comes.
-const WEIGHTS: [(u8, u32); 30] = [
+const WEIGHTS: [(u8, u32); 32] = [
     (0, 8),   // Exchange
     (1, 1),   // Mint
     (2, 5),   // Refresh
@@ -152,6 +162,8 @@ const WEIGHTS: [(u8, u32); 30] = [
     (27, 1),  // Advance
     (28, 1),  // Reopen
     (29, 2),  // Read
+    (30, 4),  // Import
+    (31, 2),  // Activate
 ];
 
 impl Action {
@@ -209,7 +221,14 @@ impl Action {
             26 => Self::AskCompaction,
             27 => Self::Advance { seconds: two },
             28 => Self::Reopen,
-            _ => Self::Read,
+            29 => Self::Read,
+            30 => Self::Import {
+                user,
+                holder: (two % 2 == 0).then_some(holder),
+                refresh: pick % 4 != 0,
+                paused: pick % 3 == 0,
+            },
+            _ => Self::Activate { pick },
         }
     }
 

@@ -226,7 +226,8 @@ fn salvage_damaged(
 fn nothing_is_invented(log: &Log, saved: &[SeenAccount]) -> Result<(), String> {
     let mut issued = BTreeSet::new();
     for (_, fact) in log.facts() {
-        if let Fact::Issued { access, refresh, .. } = fact {
+        if let Fact::Issued { access, refresh, .. } | Fact::Imported { access, refresh, .. } = fact
+        {
             issued.extend([access.as_str()].into_iter().chain(refresh.as_deref()));
         }
     }
@@ -357,14 +358,17 @@ fn concerned(state: &State, place: Place, fact: &Fact) -> Vec<Whose> {
     let of_operation = |op: &Place| state.operations.get(op).map(|operation| operation.whose);
     let all = match fact {
         Fact::Intent { whose, grant, .. } => [Some(*whose), grant.as_ref().and_then(of_grant)],
-        Fact::Provisional => [Some(Whose::Nobody(place)), None],
+        Fact::Provisional { .. } => [Some(Whose::Nobody(place)), None],
         Fact::Issued { op, whose, .. } => [of_operation(op), Some(*whose)],
         Fact::Closed { op, ends } => [of_operation(op), ends.as_ref().and_then(of_grant)],
+        Fact::Imported { whose, .. } => [Some(*whose), None],
+        Fact::Refused { op, grant, .. } => [of_operation(op), grant.as_ref().and_then(of_grant)],
         Fact::Doubted { op } => [of_operation(op), None],
         Fact::Adopted { grant, .. }
         | Fact::Released { grant, .. }
         | Fact::Ended { grant }
         | Fact::Revived { grant }
+        | Fact::Activated { grant }
         | Fact::Worked { grant, .. } => [of_grant(grant), None],
         Fact::Superseded { from, to, .. } => [of_grant(from), of_grant(to)],
         Fact::Identified { grant, to } => [of_grant(grant), Some(*to)],

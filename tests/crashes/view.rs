@@ -7,7 +7,9 @@ use std::task::{Context, Poll, Waker};
 
 use tokenwal::disk::Disk;
 use tokenwal::inspect::Reader;
-use tokenwal::{AccountTag, AccountView, Action, Error, GrantId, IssuedPair, Journal};
+use tokenwal::{
+    AccountTag, AccountView, Action, Error, GrantId, IssuedPair, Journal, RefusalClass,
+};
 
 use super::model::{Asked, SeenAccount, SeenGrant, SeenOperation};
 use super::world::keys;
@@ -63,6 +65,9 @@ pub fn without_pairs(view: &AccountView) -> SeenAccount {
             .iter()
             .filter_map(|held| number(held.holder.as_ref()?.name()))
             .collect(),
+        imported: grant.imported,
+        paused: grant.paused,
+        refused: grant.refusal.as_ref().map(|refusal| refusal.class == RefusalClass::Dead),
         pair: None,
         previous: None,
     });

@@ -10,12 +10,12 @@ use std::task::{Context, Poll, Waker};
 
 use tokenwal::disk::Disk;
 use tokenwal::{
-    Account, AccountTag, App, Drive, Error, FixedKeys, Holder, Journal, Options, Report, User,
-    Verdict, Work,
+    Account, AccountTag, App, Begin, Drive, Error, FixedKeys, Holder, Journal, Options, Report,
+    User, Verdict, Work,
 };
 
 use super::calls::{Call, Open};
-use super::model::{Log, Place, Whose};
+use super::model::{Log, Place, SeenAccount, Whose};
 use super::plan::Action;
 use super::view;
 use crate::sim::{
@@ -190,6 +190,10 @@ impl World {
             Err(error) => return Err(format!("the state is not readable: {}", chain(&error))),
         };
         log.saw(&seen, more_to_come)?;
+        match self.check_callbacks(log, &seen) {
+            Err(_) if self.disk.has_crashed() => return Ok(false),
+            checked => checked?,
+        }
         for account in seen.iter().filter(|account| account.user.is_none()) {
             let grants = account.grants.iter().map(|grant| grant.lsn);
             let operations = account.operations.iter().map(|operation| operation.lsn);
@@ -199,6 +203,41 @@ impl World {
             }
         }
         Ok(true)
+    }
+
+    /// A code is presented once: nothing more is ever begun under a tag that was used, and where its
+    /// pair went is known, unless it is too long ago.
+    fn check_callbacks(&self, log: &Log, seen: &[SeenAccount]) -> Result<(), String> {
+        for (lsn, tag, since) in log.callbacks() {
+            let before = self.submitted();
+            let mut begun = Box::pin(self.journal.begin(Begin::exchange(&app()).under(tag, since)));
+            let polled = begun.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+            match polled {
+                Poll::Ready(Err(
+                    Error::CallbackUsed { .. }
+                    | Error::CallbackTooOld { .. }
+                    | Error::Poisoned(_)
+                    | Error::NoRoom { .. },
+                )) => {}
+                // It waits for room, and has submitted nothing.
+                Poll::Pending if self.submitted() == before => {}
+                other => return Err(format!("{tag} of {lsn} is used again: {other:?}")),
+            }
+            let found = view::now(self.journal.redeemed(tag)).map_err(|error| chain(&error))?;
+            let has = |account: &&SeenAccount| account.grants.iter().any(|grant| grant.lsn == lsn);
+            let place = seen.iter().find(has).map(|account| account.tag.clone());
+            let Some(found) = found else { continue };
+            let at = found.grant.map(|grant| (found.account.to_string(), grant.0));
+            let is_right = match &place {
+                Some(account) => at == Some((account.clone(), lsn)),
+                // What was forgotten, or is an orphan, is under no grant of this name.
+                None => at.is_none_or(|(_, grant)| grant >= lsn),
+            };
+            if found.op.0 != lsn || !is_right {
+                return Err(format!("{tag} of {lsn} is said to be {found:?}, and is at {place:?}"));
+            }
+        }
+        Ok(())
     }
 
     /// Counts the records that stand before the last batch with records of callers.
@@ -404,7 +443,7 @@ impl World {
                 return Err(format!("a poisoned journal does a step of {work:?}"));
             }
         }
-        let mut begun = Box::pin(self.journal.begin(tokenwal::Begin::exchange(&app())));
+        let mut begun = Box::pin(self.journal.begin(Begin::exchange(&app())));
         match begun.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(Err(Error::Poisoned(_))) => {}
             other => return Err(format!("a poisoned journal begins: {other:?}")),

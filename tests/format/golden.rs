@@ -156,6 +156,7 @@ impl Story {
             adopt_by_ms: NOW_MS + 86_400_000,
             fence: Lsn(2),
             from: AccountTag::NONE,
+            first: Fingerprint::NONE,
         });
         self.seal(&clear, &self.pair())
     }
@@ -238,6 +239,7 @@ fn snapshot(story: &Story) -> Vec<u8> {
         tail: Nonce::from_bytes(story.draw()),
         tail_number: 2,
         tag_key: story.wrapped_tag_key(),
+        claimed: Lsn(5),
     };
     let at = |lsn, mut record: Vec<u8>| {
         set_lsn(&mut record, Lsn(lsn));

@@ -16,6 +16,7 @@ class Grant:
     id: int
     generation: int = 0
     flags: frozenset = frozenset()
+    named: str = NONE  # the holder that the newest pair's record names
     refresh: str = NONE
     issued_at: int = 0
     expires_at: int = 0
@@ -23,6 +24,8 @@ class Grant:
     issued: int = 0  # the newest pair
     previous: int = 0  # the pair with the refresh token before it, until the newest has worked
     worked: int = 0
+    activated: int = 0  # the record that says that the newest pair is paused no longer
+    refusal: "Record | None" = None  # the last, if it is newer than the newest pair
     holders: dict = field(default_factory=dict)  # holder -> the record that says so
     gone: dict = field(default_factory=dict)  # likewise, of those who have let go
     end: "End | None" = None
@@ -44,10 +47,17 @@ class Grant:
     def records(self):
         """Names the records that a snapshot keeps of it ([F-64])."""
         end = [self.end.lsn] if self.end else []
-        return [
-            self.issued, self.previous, self.worked, *end, *self.holders.values(),
-            *self.gone.values(),
-        ]
+        refusal = [self.refusal.lsn] if self.refusal else []
+        held = [found.lsn for found in (*self.holders.values(), *self.gone.values())]
+        return [self.issued, self.previous, self.worked, self.activated, *end, *refusal, *held]
+
+    def paused(self):
+        """Says whether it is to be activated first ([F-69])."""
+        return "paused" in self.flags and not self.activated
+
+    def stale(self, claimed):
+        """Says whether the store was taken over since it last proved itself ([F-70])."""
+        return claimed > max(self.issued, self.worked)
 
 
 @dataclass
@@ -65,6 +75,7 @@ class Operation:
     grant: int
     generation: int
     holder: str
+    presented: str
     since: int
     deadline: int
     doubt: str = ""  # why it is in doubt; empty while there is no word of it
@@ -116,14 +127,19 @@ class Account:
         self.provisional |= "provisional" in found.flags
         self.operations[found.lsn] = Operation(
             found.lsn, found["action"], found["grant"], found["generation"], found["holder"],
-            found.at, found["deadline"],
+            found["presented"], found.at, found["deadline"],
         )
 
     def _issued(self, found):
         self._close(found)
-        self._imported(found)
+        self._take(found, found.flags)
 
     def _imported(self, found):
+        held = set() if found["holder"] == NONE else {"held"}
+        self._take(found, found.flags | held | {"imported"})
+
+    def _take(self, found, flags):
+        """Takes a pair, if it is newer than the one that is known ([F-57])."""
         self.app = found["app"]
         self.provisional |= "provisional" in found.flags
         grant = self._grant(found["grant"] or found.lsn)
@@ -132,18 +148,26 @@ class Account:
         if grant.issued and grant.refresh not in (NONE, found["refresh"]):
             grant.previous = grant.issued
         grant.generation = found["generation"]
-        grant.flags = frozenset(found.flags)
+        grant.flags = frozenset(flags)
+        grant.named = found["holder"]
         grant.refresh = found["refresh"]
         grant.issued_at = found["issued_at"]
         grant.expires_at = found["expires_at"]
         grant.adopt_by = found["adopt_by"]
-        grant.issued = found.lsn
-        grant.worked = 0
+        before, grant.issued = grant.issued, found.lsn
+        grant.worked = grant.activated = 0
+        grant.refusal = None
+        for holder in [h for h, since in grant.holders.items() if since.lsn == before]:
+            del grant.holders[holder]
+        if "held" in flags:
+            self._hold(grant.id, found)
 
     def _refused(self, found):
         self._close(found)
         if found["class"] == "dead":
             self._end(found, "unknown", "probable")
+        if found["grant"] in self.grants:
+            self.grants[found["grant"]].refusal = found
 
     def _not_sent(self, found):
         self._close(found)
@@ -180,7 +204,10 @@ class Account:
         self._end(found, found["cause"], found["confidence"])
 
     def _revived(self, found):
-        self._grant(found["grant"]).end = None
+        grant = self._grant(found["grant"])
+        grant.end = None
+        if grant.refusal and grant.refusal["class"] == "dead":
+            grant.refusal = None
 
     def _forgotten(self, found):
         self.__init__(self.tag, version=self.version)
@@ -191,6 +218,11 @@ class Account:
             grant.worked = found.lsn
             grant.previous = 0
 
+    def _activated(self, found):
+        grant = self.grants.get(found["grant"])
+        if grant and "paused" in grant.flags:
+            grant.activated = found.lsn
+
     def _grant(self, grant):
         return self.grants.setdefault(grant, Grant(grant))
 
@@ -198,12 +230,12 @@ class Account:
         grant = self._grant(grant)
         grant.gone.pop(found["holder"], None)
         grant.holders.pop(found["holder"], None)
-        grant.holders[found["holder"]] = found.lsn
+        grant.holders[found["holder"]] = found
 
     def _let_go(self, grant, found):
         grant = self._grant(grant)
         grant.holders.pop(found["holder"], None)
-        grant.gone[found["holder"]] = found.lsn
+        grant.gone[found["holder"]] = found
 
     def _end(self, found, cause, confidence):
         if found["grant"]:
@@ -236,10 +268,11 @@ class Fold:
     """The accounts after the records that were applied so far.
 
     `lost` are ranges of tags whose accounts stood in bad blocks of the snapshot ([F-41]): these are
-    not shown, nor is what something moved to or from them.
+    not shown, nor is what something moved to or from them. `claimed` is the last Claimed.
     """
 
-    def __init__(self, lost=()):
+    def __init__(self, lost=(), claimed=0):
+        self.claimed = claimed
         self._accounts = {}
         self._lost = list(lost)
 
@@ -261,6 +294,8 @@ class Fold:
 
     def apply(self, found):
         """Applies one record of the chain to the accounts that it concerns ([F-53])."""
+        if found.kind == "claimed":
+            self.claimed = found.lsn
         tag = found.clear.get("account", NONE)
         if tag == NONE:
             return

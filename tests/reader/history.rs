@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use tokenwal::{
     Account, AccountTag, AccountView, App, Begin, Cause, Confidence, Doubt, DoubtReason, Drive,
-    Error, ExpirySource, Generation, GrantId, GrantState, Holder, Journal, NotSent, Options,
-    Outcome, Refusal, RefusalClass, Remedy, ResolvedHow, SettleError, Settled, Ticket,
+    Error, ExpirySource, Generation, GrantId, GrantState, Holder, Import, Journal, NotSent,
+    Options, Outcome, Refusal, RefusalClass, Remedy, ResolvedHow, SettleError, Settled, Ticket,
     TokenResponse, User, Verdict, Work,
 };
 
@@ -35,6 +35,9 @@ pub(crate) struct Tally {
     killed: u64,
     torn: u64,
     tombstones: u64,
+    imported: u64,
+    known: u64,
+    activated: u64,
 }
 
 impl Tally {
@@ -52,6 +55,9 @@ impl Tally {
         self.killed += other.killed;
         self.torn += other.torn;
         self.tombstones += other.tombstones;
+        self.imported += other.imported;
+        self.known += other.known;
+        self.activated += other.activated;
     }
 
     /// Fails unless every kind of event was there.
@@ -70,6 +76,9 @@ impl Tally {
             ("kills", self.killed, 2),
             ("torn ends", self.torn, 1),
             ("tombstones", self.tombstones, 1),
+            ("imports", self.imported, 10),
+            ("imports of what was known", self.known, 2),
+            ("paused grants activated", self.activated, 2),
         ];
         for (what, count, least) in counts {
             assert!(count >= least, "too few {what}: {count} of {least}");
@@ -191,7 +200,8 @@ impl History {
             0..30 => self.issue(),
             30..40 => self.renew(),
             40..46 => self.settle_late(),
-            46..80 => self.change_some(),
+            46..50 => self.import(),
+            50..80 => self.change_some(),
             80..90 => self.relocate(),
             90..93 => {
                 self.journal().step(Work::Idle).unwrap();
@@ -228,6 +238,42 @@ impl History {
             begin = begin.holder(&self.holder());
         }
         self.begin(begin);
+    }
+
+    /// Imports a pair, new or known; what was imported paused is activated now and then.
+    fn import(&mut self) {
+        self.tokens += 1;
+        let (account, number) = (self.account(), self.tokens);
+        let paused = self.rng.chance(50);
+        let mut imports: Vec<Pin<Box<dyn Future<Output = _>>>> = Vec::new();
+        // Now and then two do the same at once.
+        for _ in 0..1 + usize::from(self.rng.chance(40)) {
+            let body = format!(
+                "{{\"access_token\":\"a {number}\",\"refresh_token\":\"refresh {number}\"}}"
+            );
+            let now_ms = tokenwal::Clock::now_ms(&*self.clock);
+            let response = TokenResponse::parse(body.into_bytes(), now_ms).unwrap();
+            let mut import = Import::new(&account, response).paused(paused);
+            if self.rng.chance(50) {
+                import = import.holder(&self.holder()).scopes(["api"]);
+            }
+            let journal = self.journal().clone();
+            imports.push(Box::pin(async move { journal.import(import).await }));
+        }
+        let imported: Vec<_> = self.run(imports).into_iter().filter_map(allowed).collect();
+        let known = imported.iter().filter(|imported| imported.already).count();
+        self.tally.known += known as u64;
+        self.tally.imported += (imported.len() - known) as u64;
+        let Some(imported) = imported.first() else { return };
+        assert!(!imported.already, "nobody has had this token before");
+        if self.rng.chance(40) {
+            let journal = self.journal().clone();
+            let (account, grant) = (imported.account, imported.grant);
+            let activating: Change =
+                Box::pin(async move { done(journal.activate(account, grant).await) });
+            let activated = self.run(vec![activating]).pop().and_then(allowed);
+            self.tally.activated += u64::from(activated.is_some());
+        }
     }
 
     /// Refreshes, revokes or introspects a grant that there is.
@@ -294,7 +340,7 @@ impl History {
     fn response(&mut self) -> TokenResponse {
         self.tokens += 1;
         // Now and then the same refresh token comes again.
-        let number = if self.rng.chance(5) { self.rng.below(self.tokens) } else { self.tokens };
+        let number = if self.rng.chance(15) { self.rng.below(self.tokens) } else { self.tokens };
         let refresh = match self.rng.chance(70) {
             true => format!(",\"refresh_token\":\"refresh {number}\""),
             false => String::new(),
@@ -346,7 +392,12 @@ impl History {
         let journal = self.journal().clone();
         let op = self.journal_operation();
         Some(match self.rng.below(16) {
-            0..5 => Box::pin(async move { done(journal.adopt(account, grant, &holder).await) }),
+            0..3 => Box::pin(async move { done(journal.adopt(account, grant, &holder).await) }),
+            3..5 => {
+                Box::pin(
+                    async move { done(journal.adopt_for(account, grant, &holder, ["api"]).await) },
+                )
+            }
             5..8 => Box::pin(async move { done(journal.release(account, grant, &holder).await) }),
             8 => Box::pin(
                 async move { done(journal.supersede(account, &holder, grant, other).await) },

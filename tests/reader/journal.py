@@ -65,7 +65,7 @@ class Journal:
                 segments[number] = path
             elif (number := _number(SNAPSHOT_NAME, name)) is not None:
                 snapshots[number] = path
-            elif name != "LOCK" and not TEMPORARY_NAME.fullmatch(name):
+            elif name not in ("LOCK", "control") and not TEMPORARY_NAME.fullmatch(name):
                 self.foreign.append(name)
         return snapshots, segments
 

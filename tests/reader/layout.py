@@ -54,7 +54,7 @@ WRAPPED_KEY = Table(("key_id", "Q"), ("kek_id", "Q"), ("nonce", "12s"), ("cipher
 SNAPSHOT_HEADER = Table(
     ("magic", "8s"), ("version", "I"), ("crc", "I"), ("store", "16s"), ("nonce", "16s"),
     ("lsn", "Q"), ("created_at", "Q"), ("tail", "16s"), ("tail_number", "Q"), ("tag_key", "76s"),
-    ("reserved", "3932s"),
+    ("claimed", "Q"), ("reserved", "3924s"),
 )
 BLOCK_HEADER = Table(
     ("crc", "I"), ("length", "I"), ("kind", "B"), ("reserved", "7s"), ("count", "Q"),
@@ -91,7 +91,7 @@ STRUCTURAL = {"opened", "sealed", "marker"}
 
 _ISSUED = (
     ("app", "16s"), ("holder", "16s"), ("access", "16s"), ("refresh", "16s"), ("issued_at", "Q"),
-    ("expires_at", "Q"), ("adopt_by", "Q"), ("fence", "Q"), ("from", "16s"),
+    ("expires_at", "Q"), ("adopt_by", "Q"), ("fence", "Q"), ("from", "16s"), ("first", "16s"),
 )
 
 KINDS = {
@@ -106,7 +106,7 @@ KINDS = {
         "issued", "issued", *_ISSUED,
         flags={
             0: "provisional", 1: "refresh_token", 2: "inherited", 3: "orphan",
-            4: "expiry_declared", 5: "expiry_assumed",
+            4: "expiry_declared", 5: "expiry_assumed", 6: "paused", 7: "imported", 8: "held",
         },
     ),
     3: Kind(
@@ -151,6 +151,7 @@ KINDS = {
     ),
     16: Kind("worked", "clear_prefix"),
     17: Kind("claimed", "claimed", ("host", "16s"), ("owner", "16s"), ("incarnation", "Q")),
+    18: Kind("activated", "clear_prefix"),
     32: Kind(
         "opened", "opened", ("predecessor", "16s"), ("predecessor_end", "Q"),
         ("predecessor_lsn", "Q"), ("host", "16s"), ("owner", "16s"), ("incarnation", "Q"),

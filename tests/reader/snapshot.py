@@ -53,6 +53,8 @@ class Snapshot:
             raise Malformed("the header's checksum is wrong")
         if header["lsn"] != lsn or lsn == 0:
             raise Malformed("the header's LSN is not that of the name")
+        if header["claimed"] > lsn:
+            raise Malformed("the header names a Claimed behind its LSN")
         if NONE in (header["store"], header["nonce"], header["tail"]):
             raise Malformed("the header names no store, no nonce or no tail")
         if WRAPPED_KEY.read(header["tag_key"])["key_id"] != 0:

@@ -44,6 +44,10 @@ def issued(lsn, op, account=ALICE, grant=None, generation=1, **fields):
     )
 
 
+def holders(grant):
+    return [held["holder_tag"] for held in grant["holders"]]
+
+
 def adopted(lsn, grant, account=ALICE, holder=HOLDER):
     return record("adopted", lsn, account=account, grant=grant, holder=holder)
 
@@ -535,7 +539,7 @@ class Snapshots(Store):
         self.write(tail)
         accounts = self.accounts()
         self.assertEqual(accounts[ALICE]["lsn"], 12)
-        self.assertEqual(accounts[ALICE]["grants"][0]["holders"], [{"holder_tag": HOLDER}])
+        self.assertEqual(holders(accounts[ALICE]["grants"][0]), [HOLDER])
         self.assertEqual(accounts[BOB]["grants"][0]["generation"], 3)
         self.assertEqual(accounts[BOB]["in_doubt"], [])
 
@@ -693,6 +697,19 @@ class Snapshots(Store):
         self.covered()
         self.assertEqual(len(broken()), 1)
 
+    def test_a_snapshots_header_names_the_last_claim_that_it_covers(self):
+        tail, worked = SegmentBuilder(3), record("worked", 12, account=ALICE, grant=10, generation=1)
+        self.write(tail)
+        for claimed, lists, stale in (
+            (0, [issued(11, 10)], False), (10, [issued(11, 10)], False),
+            (13, [issued(11, 10)], True), (12, [issued(11, 10), worked], False),
+        ):
+            header = {"header": {"claimed": claimed}}
+            self.write_snapshot(20, tail, [(ALICE, 12, APP, lists)], keys=[KEY], wrong=header)
+            self.assertEqual(self.accounts()[ALICE]["grants"][0]["stale"], stale)
+        self.write_snapshot(20, tail, [], wrong={"header": {"claimed": 21}})
+        self.assertEqual(self.verdict(), "corrupt")
+
     def test_an_account_of_a_snapshot_is_folded_by_itself(self):
         tail = SegmentBuilder(3)
         records = [
@@ -718,18 +735,22 @@ class Folding(Store):
 
     def states(self, *records, account=ALICE):
         return {
-            g["grant"]: (g["generation"], g["state"], [h["holder_tag"] for h in g["holders"]])
+            g["grant"]: (g["generation"], g["state"], holders(g))
             for g in self.fold(*records)[account]["grants"]
         }
 
+    def imported(self, lsn, **fields):
+        return record("imported", lsn, account=ALICE, app=APP, generation=1, **fields)
+
     def test_an_intent_without_an_outcome_is_in_doubt(self):
-        alice = self.fold(intent(2, deadline=5, holder=HOLDER))[ALICE]
+        alice = self.fold(intent(2, deadline=5, holder=HOLDER, presented=tag("code")))[ALICE]
         self.assertEqual((alice["lsn"], alice["grants"], alice["app_tag"]), (2, [], APP))
         self.assertEqual(
             alice["in_doubt"],
             [{
                 "op": 2, "account_tag": ALICE, "action": "exchange", "grant": 0, "generation": 0,
-                "doubt": None, "since_ms": 1_700_000_000_000, "deadline_ms": 5,
+                "presented": tag("code"), "doubt": None, "since_ms": 1_700_000_000_000,
+                "deadline_ms": 5,
             }],
         )
 
@@ -827,6 +848,71 @@ class Folding(Store):
         )
         self.assertFalse(self.grant(orphan)["has_refresh_token"])
 
+    def test_an_import_is_held_by_the_holder_that_it_names(self):
+        imported = self.imported(2, holder=HOLDER)
+        self.assertEqual(self.states(imported), {2: (1, "held", [HOLDER])})
+        shown = self.grant(imported)
+        self.assertEqual((shown["imported"], shown["paused"]), (True, False))
+        self.assertEqual(shown["issued_for"], {"holder_tag": HOLDER})
+        released = record("released", 3, account=ALICE, grant=2, holder=HOLDER)
+        self.assertEqual(self.states(imported, released), {2: (1, "released", [])})
+
+    def test_who_holds_by_a_pair_holds_by_the_next_if_it_says_so(self):
+        imported, other = self.imported(2, holder=HOLDER), adopted(3, 2, holder=OTHER)
+        for flags, held in ((128 | 256, [OTHER, HOLDER]), (128, [OTHER])):
+            newer = issued(4, 0, grant=2, generation=2, flags=flags, holder=HOLDER)
+            self.assertEqual(self.states(imported, other, newer), {2: (2, "held", held)})
+            self.assertTrue(self.grant(imported, other, newer)["imported"])
+        itself = adopted(3, 2)
+        newer = issued(4, 0, grant=2, generation=2, flags=128)
+        self.assertEqual(self.states(imported, itself, newer), {2: (2, "held", [HOLDER])})
+
+    def test_a_paused_grant_is_activated_once_and_for_its_pair(self):
+        paused = self.imported(2, flags=64)
+        activated = record("activated", 3, account=ALICE, grant=2)
+        self.assertTrue(self.grant(paused)["paused"])
+        self.assertFalse(self.grant(paused, activated)["paused"])
+        again = issued(4, 0, grant=2, generation=2, flags=64)
+        self.assertTrue(self.grant(paused, activated, again)["paused"])
+        self.assertFalse(self.grant(self.imported(2), activated)["paused"])
+
+    def test_the_last_refusal_stays_until_there_is_a_newer_pair(self):
+        made = [intent(2), issued(3, 2), intent(4, action=2, grant=2, generation=1)]
+        refused = record(
+            "refused", 5, account=ALICE, op=4, grant=2, status=429, retry_after=7, **{"class": 1},
+        )
+        at = 1_700_000_000_000
+        self.assertEqual(
+            self.grant(*made, refused)["refusal"],
+            {"class": "retry", "status": 429, "retry_after_s": 7, "at_ms": at, "lsn": 5},
+        )
+        newer = issued(6, 0, grant=2, generation=2)
+        self.assertNotIn("refusal", self.grant(*made, refused, newer))
+        older = issued(6, 0, grant=2, generation=1)
+        self.assertIn("refusal", self.grant(*made, refused, older))
+        revived = record("revived", 6, account=ALICE, grant=2)
+        self.assertIn("refusal", self.grant(*made, refused, revived))
+        dead = record("refused", 5, account=ALICE, op=4, grant=2, **{"class": 4})
+        self.assertIn("refusal", self.grant(*made, dead))
+        self.assertNotIn("refusal", self.grant(*made, dead, revived))
+        exchange = record("refused", 5, account=ALICE, op=4, **{"class": 1})
+        self.assertNotIn("refusal", self.grant(*made, exchange))
+
+    def test_a_grant_is_stale_if_the_store_was_taken_over_since(self):
+        made, claimed = [intent(2), issued(3, 2)], record("claimed", 4, host=tag("host"))
+        self.assertFalse(self.grant(*made)["stale"])
+        self.assertTrue(self.grant(*made, claimed)["stale"])
+        worked = record("worked", 5, account=ALICE, grant=2, generation=1)
+        self.assertFalse(self.grant(*made, claimed, worked)["stale"])
+        newer = issued(5, 0, grant=2, generation=2)
+        self.assertFalse(self.grant(*made, claimed, newer)["stale"])
+
+    def test_an_expiry_that_nobody_declared_or_assumed_was_asked_for(self):
+        for flags, source in ((16, "declared"), (32, "assumed"), (0, "introspected")):
+            made = issued(3, 2, flags=flags, expires_at=5)
+            self.assertEqual(self.grant(intent(2), made)["expiry"], source)
+        self.assertIsNone(self.grant(intent(2), issued(3, 2, flags=32))["expiry"])
+
     def test_the_refresh_token_before_is_kept_until_the_new_one_has_worked(self):
         first = [intent(2), issued(3, 2, refresh=tag("one"))]
         second = issued(4, 0, grant=2, generation=2, refresh=tag("two"))
@@ -851,7 +937,7 @@ class Folding(Store):
         identified = record("identified", 6, account=OTHER, grant=2, to=ALICE, app=tag("wrong"))
         accounts = self.fold(*made, refresh, exchange, identified, adopted(7, 2))
         self.assertEqual(list(accounts), [ALICE, OTHER])
-        self.assertEqual(accounts[ALICE]["grants"][0]["holders"], [{"holder_tag": HOLDER}])
+        self.assertEqual(holders(accounts[ALICE]["grants"][0]), [HOLDER])
         self.assertEqual([o["op"] for o in accounts[ALICE]["in_doubt"]], [4])
         self.assertEqual([o["op"] for o in accounts[OTHER]["in_doubt"]], [5])
         self.assertEqual(accounts[ALICE]["app_tag"], APP)

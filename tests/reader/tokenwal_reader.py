@@ -18,6 +18,7 @@ import sys
 
 from fold import Fold
 from journal import Journal, NewerVersion
+from layout import NONE
 
 STATUS = {"clean": 0, "torn": 4, "suspect": 3, "corrupt": 3}
 
@@ -57,10 +58,11 @@ def parse(arguments):
 
 
 def show(journal, options):
-    accounts = folded(journal, options).accounts()
+    fold = folded(journal, options)
+    accounts = fold.accounts()
     if options.json:
         for account in accounts:
-            print(json.dumps(account_json(account)))
+            print(json.dumps(account_json(account, fold.claimed)))
         return
     proven = "" if journal.proven else ", last batch unproven"
     print(f"{journal.verdict}{proven}, last LSN {journal.last_lsn}")
@@ -75,7 +77,8 @@ def show(journal, options):
 
 
 def folded(journal, options):
-    fold = Fold(journal.snapshot.lost if journal.snapshot else ())
+    snapshot = journal.snapshot
+    fold = Fold(snapshot.lost, snapshot.header["claimed"]) if snapshot else Fold()
     limit = journal.live_through if options.live else journal.last_lsn
     if options.at is not None:
         limit = min(limit, options.at)
@@ -90,14 +93,14 @@ def folded(journal, options):
     return fold
 
 
-def account_json(account):
+def account_json(account, claimed):
     """Says of an account what `tokenwal replay --json` says without a key, names left out."""
     return {
         "account_tag": account.tag,
         "app_tag": account.app,
         "provisional": account.provisional,
         "lsn": account.version,
-        "grants": [grant_json(grant) for grant in account.known_grants()],
+        "grants": [grant_json(grant, claimed) for grant in account.known_grants()],
         "in_doubt": [
             {
                 "op": operation.op,
@@ -105,6 +108,7 @@ def account_json(account):
                 "action": word(operation.action),
                 "grant": operation.grant,
                 "generation": operation.generation,
+                "presented": operation.presented,
                 "doubt": word(operation.doubt) or None,
                 "since_ms": operation.since,
                 "deadline_ms": operation.deadline,
@@ -114,20 +118,39 @@ def account_json(account):
     }
 
 
-def grant_json(grant):
+def grant_json(grant, claimed):
     shown = {
         "grant": grant.id,
         "generation": grant.generation,
         "state": grant.state(),
-        "holders": [{"holder_tag": holder} for holder in grant.holders],
+        "holders": [
+            {"holder_tag": holder, "since_ms": since.at, "lsn": since.lsn}
+            for holder, since in grant.holders.items()
+        ],
         "issued_lsn": grant.issued,
         "issued_at_ms": grant.issued_at,
         "expires_at_ms": grant.expires_at,
+        "expiry": expiry(grant),
         "adopt_by_ms": grant.adopt_by,
         "has_refresh_token": "refresh_token" in grant.flags,
+        "refresh_fingerprint": grant.refresh,
         "worked": bool(grant.worked),
+        "paused": grant.paused(),
+        "imported": "imported" in grant.flags,
+        "fenced": "orphan" in grant.flags,
+        "stale": grant.stale(claimed),
         "keeps_previous": bool(grant.previous),
     }
+    if grant.named != NONE:
+        shown["issued_for"] = {"holder_tag": grant.named}
+    if grant.refusal:
+        shown["refusal"] = {
+            "class": word(grant.refusal["class"]),
+            "status": grant.refusal["status"],
+            "retry_after_s": grant.refusal["retry_after"],
+            "at_ms": grant.refusal.at,
+            "lsn": grant.refusal.lsn,
+        }
     if grant.end:
         shown["end"] = {
             "cause": word(grant.end.cause),
@@ -136,6 +159,16 @@ def grant_json(grant):
             "lsn": grant.end.lsn,
         }
     return shown
+
+
+def expiry(grant):
+    """Says how the time of expiry is known; with neither flag it was asked for."""
+    if not grant.expires_at:
+        return None
+    for flag, source in (("expiry_declared", "declared"), ("expiry_assumed", "assumed")):
+        if flag in grant.flags:
+            return source
+    return "introspected"
 
 
 def kept_lists(snapshot):

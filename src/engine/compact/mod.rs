@@ -139,6 +139,7 @@ impl Engine {
             compactor.stage = Stage::Frozen(Frozen {
                 lsn,
                 slots: durable.freeze(),
+                claimed: durable.claimed(),
                 tail: tail.0,
                 tail_number: tail.1,
                 files: Files::default(),

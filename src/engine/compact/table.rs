@@ -21,6 +21,7 @@ const ACCOUNTS_PER_STEP: usize = 64;
 pub(super) struct Frozen {
     pub(super) lsn: Lsn,
     pub(super) slots: Arc<Slots>,
+    pub(super) claimed: Lsn,
     pub(super) tail: Nonce,
     pub(super) tail_number: u64,
     pub(super) files: Files,
@@ -62,6 +63,7 @@ impl Engine {
             tail: frozen.tail,
             tail_number: frozen.tail_number,
             tag_key: self.keychain.tag_key(),
+            claimed: frozen.claimed,
         };
         let name = temporary_name(&snapshot_name(frozen.lsn));
         match self.seams.disk.remove(&name) {

@@ -42,6 +42,8 @@ pub(super) struct Harvest {
     /// The host that wrote last, if a segment says so.
     pub(super) host: HostTag,
     pub(super) incarnation: u64,
+    /// The last record that says that another host took the store over.
+    pub(super) claimed: Lsn,
     /// The last segment that was read, and where its records end.
     pub(super) last_segment: (Nonce, u64),
     pub(super) last_number: u64,
@@ -122,7 +124,8 @@ impl Harvest {
         let files = Files { segments: Vec::new(), snapshot: base.clone() };
         let tail = base.as_ref().map(|base| base.header().tail).unwrap_or_default();
         let last_segment = (tail, 0);
-        Self { store, base, holes, files, last_lsn, last_segment, ..Self::default() }
+        let claimed = base.as_ref().map(|base| base.header().claimed).unwrap_or_default();
+        Self { store, base, holes, files, last_lsn, last_segment, claimed, ..Self::default() }
     }
 
     /// Returns the LSN that the new snapshot gets: above all that were ever given out.

@@ -134,6 +134,7 @@ impl Reading<'_, '_> {
         self.harvest.last_lsn = record.lsn();
         if let Clear::Claimed(claimed) = record.clear {
             self.harvest.host = claimed.host;
+            self.harvest.claimed = record.lsn();
         }
         if record.kind().is_structural() {
             return Ok(());

@@ -115,6 +115,7 @@ impl Writer<'_> {
             tail: tail.nonce,
             tail_number: tail.number,
             tag_key: self.keychain.tag_key(),
+            claimed: self.harvest.claimed,
         };
         let name = snapshot_name(header.lsn);
         let temporary = temporary_name(&name);
