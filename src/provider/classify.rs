@@ -4,11 +4,12 @@
 //! bytes are kept; tokens in a body are never thrown away, whatever the status above them. What an
 //! error means is the profile's to say.
 
-use super::profile::{Asked, Meaning, Profile, Rotation};
+use crate::format::value::Action;
 use crate::outcome::members::{self, Members};
 use crate::outcome::{
     Doubt, DoubtReason, Introspection, Outcome, Refusal, RefusalClass, TokenResponse,
 };
+use crate::profile::{Meaning, Profile, Rotation};
 use crate::secret::Secret;
 use zeroize::Zeroizing;
 
@@ -40,8 +41,9 @@ pub(super) enum BodyEnd {
 
 /// What was asked, of whom, and which secrets went with it.
 pub(super) struct Question<'a> {
-    pub(super) asked: Asked,
-    pub(super) profile: Profile,
+    pub(super) asked: Action,
+    pub(super) profile: &'a Profile,
+    /// Whether this app's refresh tokens rotate, by the profile and its own setting.
     pub(super) rotation: Rotation,
     pub(super) sent: &'a [&'a Secret],
 }
@@ -85,7 +87,7 @@ impl Question<'_> {
     pub(super) fn introspection(&self, reply: Reply) -> (Option<Introspection>, Outcome) {
         let reply = self.without_echo(reply);
         if reply.is_success()
-            && let Some(introspection) = Introspection::read(&reply.body)
+            && let Some(introspection) = Introspection::parse(&reply.body)
         {
             return (Some(introspection), Outcome::Answered);
         }
@@ -117,14 +119,14 @@ impl Question<'_> {
             301 | 307 | 308 => self.redirected(&reply),
             // Gateways send it when what is behind them was too slow.
             408 => Outcome::InDoubt(reply.doubt(DoubtReason::Timeout)),
-            200..=299 | 400..=499 => match self.meaning(said) {
-                Some(Meaning::Class(class)) => self.refused(class, said, &reply),
+            200..=299 | 400..=499 => match self.meaning(said, reply.status) {
                 Some(Meaning::Busy) if self.rotation == Rotation::Off => {
                     self.refused(Retry, said, &reply)
                 }
-                Some(Meaning::Busy | Meaning::Unknown) => {
-                    Outcome::InDoubt(reply.doubt(DoubtReason::ServerError))
-                }
+                Some(meaning) => match meaning.class() {
+                    Some(class) => self.refused(class, said, &reply),
+                    None => Outcome::InDoubt(reply.doubt(DoubtReason::ServerError)),
+                },
                 None => match reply.status {
                     401 | 404 | 405 | 410 | 415 | 421 => self.refused(OwnFault, said, &reply),
                     425 => self.refused(Retry, said, &reply),
@@ -135,8 +137,8 @@ impl Question<'_> {
         }
     }
 
-    fn meaning(&self, said: &Said) -> Option<Meaning> {
-        self.profile.meaning(self.asked, &said.error, &said.description)
+    fn meaning(&self, said: &Said, status: u16) -> Option<Meaning> {
+        self.profile.meaning(self.asked, status, &said.error, &said.description)
     }
 
     fn refused(&self, class: RefusalClass, said: &Said, reply: &Reply) -> Outcome {
@@ -258,12 +260,14 @@ mod tests {
         }
     }
 
-    fn asked(asked: Asked, profile: Profile, rotation: Rotation, reply: Reply) -> Outcome {
-        let question = Question { asked, profile, rotation, sent: &[] };
+    fn asked(asked: Action, profile: Profile, rotation: Rotation, reply: Reply) -> Outcome {
+        let question = Question { asked, profile: &profile, rotation, sent: &[] };
         match asked {
-            Asked::Exchange | Asked::Refresh => question.issuance(reply),
-            Asked::Revoke => question.revocation(reply),
-            Asked::Introspect => question.introspection(reply).1,
+            Action::Exchange | Action::Refresh | Action::Mint | Action::Burn => {
+                question.issuance(reply)
+            }
+            Action::Revoke => question.revocation(reply),
+            Action::Introspect => question.introspection(reply).1,
         }
     }
 
@@ -339,8 +343,9 @@ mod tests {
                     redirect_host: None,
                     ..reply
                 };
-                let outcome = asked(Asked::Refresh, profile, Rotation::Unknown, again);
-                assert_eq!(told(&outcome), expected, "{shown} at {}", profile.name());
+                let name = profile.name().to_owned();
+                let outcome = asked(Action::Refresh, profile, Rotation::Unknown, again);
+                assert_eq!(told(&outcome), expected, "{shown} at {name}");
                 if let Outcome::InDoubt(doubt) = outcome {
                     assert_eq!(doubt.body(), body.as_bytes(), "{shown}");
                 }
@@ -356,27 +361,27 @@ mod tests {
         let early = error("invalid_grant", "expired authorization code");
         let frozen = error("invalid_grant", "inactive organization");
         let cases = [
-            (Asked::Refresh, On, &dead, "refused Dead 400"),
-            (Asked::Refresh, Off, &dead, "refused Dead 400"),
-            (Asked::Exchange, On, &dead, "refused Suspended 400"),
-            (Asked::Refresh, Off, &busy, "refused Retry 400"),
-            (Asked::Refresh, On, &busy, "in doubt ServerError 400"),
-            (Asked::Refresh, Unknown, &busy, "in doubt ServerError 400"),
-            (Asked::Refresh, On, &early, "in doubt ServerError 400"),
-            (Asked::Exchange, On, &early, "refused Suspended 400"),
-            (Asked::Refresh, On, &frozen, "refused Suspended 400"),
-            (Asked::Refresh, On, &error("inactive_user", ""), "refused Suspended 400"),
-            (Asked::Refresh, On, &error("invalid_client_id", ""), "refused OwnFault 400"),
-            (Asked::Refresh, On, &error("rate_limit_exceeded", ""), "refused Retry 400"),
-            (Asked::Revoke, On, &error("invalid_token", ""), "refused Dead 400"),
-            (Asked::Revoke, On, &error("unsupported_token_type", ""), "refused OwnFault 400"),
+            (Action::Refresh, On, &dead, "refused Dead 400"),
+            (Action::Refresh, Off, &dead, "refused Dead 400"),
+            (Action::Exchange, On, &dead, "refused Suspended 400"),
+            (Action::Refresh, Off, &busy, "refused Retry 400"),
+            (Action::Refresh, On, &busy, "in doubt ServerError 400"),
+            (Action::Refresh, Unknown, &busy, "in doubt ServerError 400"),
+            (Action::Refresh, On, &early, "in doubt ServerError 400"),
+            (Action::Exchange, On, &early, "refused Suspended 400"),
+            (Action::Refresh, On, &frozen, "refused Suspended 400"),
+            (Action::Refresh, On, &error("inactive_user", ""), "refused Suspended 400"),
+            (Action::Refresh, On, &error("invalid_client_id", ""), "refused OwnFault 400"),
+            (Action::Refresh, On, &error("rate_limit_exceeded", ""), "refused Retry 400"),
+            (Action::Revoke, On, &error("invalid_token", ""), "refused Dead 400"),
+            (Action::Revoke, On, &error("unsupported_token_type", ""), "refused OwnFault 400"),
         ];
         for (what, rotation, body, expected) in cases {
             let outcome = asked(what, Profile::salesforce(), rotation, reply(400, body));
             assert_eq!(told(&outcome), expected, "{what:?} {body}");
         }
         for body in [&dead, &busy, &error("invalid_token", "")] {
-            for what in [Asked::Exchange, Asked::Refresh, Asked::Revoke] {
+            for what in [Action::Exchange, Action::Refresh, Action::Revoke] {
                 let outcome = asked(what, Profile::rfc6749(), Off, reply(400, body));
                 assert_eq!(told(&outcome), "refused Suspended 400", "{what:?} {body}");
             }
@@ -397,7 +402,7 @@ mod tests {
             (reply(302, ""), "in doubt ServerError 302"),
         ];
         for (reply, expected) in cases {
-            let outcome = asked(Asked::Revoke, Profile::rfc6749(), Rotation::Unknown, reply);
+            let outcome = asked(Action::Revoke, Profile::rfc6749(), Rotation::Unknown, reply);
             assert_eq!(told(&outcome), expected);
         }
     }
@@ -412,7 +417,7 @@ mod tests {
             (reply(500, ""), "in doubt ServerError 500"),
         ];
         for (reply, expected) in cases {
-            let outcome = asked(Asked::Introspect, Profile::rfc6749(), Rotation::Unknown, reply);
+            let outcome = asked(Action::Introspect, Profile::rfc6749(), Rotation::Unknown, reply);
             assert_eq!(told(&outcome), expected);
         }
     }
@@ -421,9 +426,10 @@ mod tests {
     fn a_refusal_tells_all_but_the_secrets() {
         let sent = Secret::new("5Aep861rEpScxnNE66jGO6gqeJ82V9qXOs5YIxlkVZgWYMSJf".to_owned());
         let body = error("invalid_grant", &format!("no such token:\n{}", sent.reveal()));
+        let profile = Profile::rfc6749();
         let question = Question {
-            asked: Asked::Refresh,
-            profile: Profile::rfc6749(),
+            asked: Action::Refresh,
+            profile: &profile,
             rotation: Rotation::On,
             sent: &[&sent],
         };
@@ -446,7 +452,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_status_loses_a_token(status in 100_u16..1000, late in any::<bool>()) {
-            for what in [Asked::Exchange, Asked::Refresh] {
+            for what in [Action::Exchange, Action::Refresh] {
                 let reply = reply(status, PAIR);
                 let reply = if late { later(reply) } else { reply };
                 match asked(what, Profile::salesforce(), Rotation::Off, reply) {

@@ -1,4 +1,4 @@
-//! One POST: what left, what came back, and how much of it.
+//! One request: what left, what came back, and how much of it.
 //!
 //! It follows no redirect, sends nothing twice and keeps no connection for later: a connection
 //! that the other side is just closing would make a call doubtful that need not be. One deadline
@@ -11,9 +11,11 @@ use super::endpoint::{self, Endpoint};
 use super::retry_after;
 use crate::clock::Clock;
 use crate::outcome::{Doubt, DoubtReason, NotSent, Outcome};
-use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
+use reqwest::header::{
+    ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER,
+};
 use reqwest::redirect::Policy;
-use reqwest::{Client, Response, Url, retry};
+use reqwest::{Client, RequestBuilder, Response, Url, retry};
 use std::error::Error;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -85,11 +87,44 @@ impl Http {
         authorization: Option<HeaderValue>,
         form: &[(&str, &str)],
     ) -> Result<Reply, Outcome> {
-        let mut request = self
+        self.send(self.client.post(endpoint.url().clone()).form(form), authorization).await
+    }
+
+    /// Asks for a document, which changes nothing.
+    pub(super) async fn get(
+        &self,
+        endpoint: &Endpoint,
+        authorization: HeaderValue,
+    ) -> Result<Reply, Outcome> {
+        self.send(self.client.get(endpoint.url().clone()), Some(authorization)).await
+    }
+
+    /// Sends JSON with the method DELETE.
+    pub(super) async fn delete(
+        &self,
+        endpoint: &Endpoint,
+        authorization: Option<HeaderValue>,
+        json: Vec<u8>,
+    ) -> Result<Reply, Outcome> {
+        let request = self
             .client
-            .post(endpoint.url().clone())
-            .header(ACCEPT, HeaderValue::from_static("application/json"))
-            .form(form);
+            .delete(endpoint.url().clone())
+            .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
+            .body(json);
+        self.send(request, authorization).await
+    }
+
+    /// Returns the time by which answers are dated, in milliseconds since 1970.
+    pub(super) fn now_ms(&self) -> u64 {
+        self.clock.now_ms()
+    }
+
+    async fn send(
+        &self,
+        request: RequestBuilder,
+        authorization: Option<HeaderValue>,
+    ) -> Result<Reply, Outcome> {
+        let mut request = request.header(ACCEPT, HeaderValue::from_static("application/json"));
         if let Some(authorization) = authorization {
             request = request.header(AUTHORIZATION, authorization);
         }

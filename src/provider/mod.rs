@@ -3,36 +3,43 @@
 //! A call begins after its intent is durable and ends in [`Outcome`], which the journal settles.
 //! It never fails otherwise: not sent, refused, issued and in doubt are all answers to the
 //! question of what the provider did. Nothing here retries, follows a redirect, logs a body or
-//! puts a secret into a URL. How an answer is read stands in `classify`, what a provider's errors
-//! mean in `profile`.
+//! puts a secret into a URL. How an answer is read stands in `classify`, where a pair's calls may
+//! go in `place`, and what a provider's errors mean in its [`Profile`].
 
+mod assertion;
 mod builder;
+mod call;
 mod classify;
 mod endpoint;
 mod http;
+mod id_token;
+mod look_up;
 mod pkce;
-mod profile;
+mod place;
 mod retry_after;
 mod signature;
+mod upstream;
 
 pub use crate::outcome::Introspection;
-pub use builder::{ClientAuth, ProviderBuilder};
+pub use crate::profile::{ClientAuth, Profile, Rotation};
+pub use assertion::SigningKey;
+pub use builder::{Mint, ProviderBuilder};
 pub use pkce::Pkce;
-pub use profile::{Profile, Rotation};
 
+use crate::clock::Entropy;
+use crate::format::value::Action;
 use crate::ids::App;
-use crate::outcome::{NotSent, Outcome, Signature, TokenResponse, salesforce_user};
+use crate::outcome::{NotSent, Outcome};
 use crate::secret::Secret;
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
-use classify::{Question, Reply};
+use call::{Request, traced};
 use endpoint::Endpoint;
 use http::Http;
-use profile::{Asked, Identity};
-use reqwest::header::HeaderValue;
+use reqwest::Url;
 use std::fmt;
 use std::sync::Arc;
-use zeroize::Zeroizing;
+
+/// The grant of RFC 7523, section 2.1.
+const JWT_BEARER: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
 
 /// One app at one OAuth provider. Cloning gives another handle to the same.
 ///
@@ -71,6 +78,12 @@ struct Inner {
     authorization: Option<Endpoint>,
     revocation: Option<Endpoint>,
     introspection: Option<Endpoint>,
+    issuer: Option<String>,
+    parameters: Vec<(String, String)>,
+    signing_key: Option<SigningKey>,
+    mint: Option<Mint>,
+    lifetime_ms: Option<u64>,
+    entropy: Arc<dyn Entropy>,
     http: Http,
 }
 
@@ -95,35 +108,18 @@ pub enum ProviderError {
     /// A URL is needed that was not configured.
     #[error("the provider has no {0}: configure one")]
     Missing(&'static str),
+    /// A private key could not be read.
+    #[error(
+        "the signing key cannot be read: give a PKCS #8 PEM of an RSA key of at least 2048 bits, \
+         or of a P-256 key"
+    )]
+    Key,
     /// TLS could not be set up.
     #[error("TLS cannot be set up: install this system's root certificates")]
     Client,
 }
 
 impl Provider {
-    /// Begins to configure a provider of which only the RFCs' promises are known.
-    pub fn builder(app: App, token_endpoint: &str) -> ProviderBuilder {
-        ProviderBuilder::new(app, token_endpoint)
-    }
-
-    /// Begins to configure a Salesforce app.
-    ///
-    /// `host` is a login host or My Domain, such as `https://login.salesforce.com`,
-    /// `https://test.salesforce.com` or `https://acme.my.salesforce.com`. The endpoints are those
-    /// of Salesforce Help, "OAuth Endpoints"; the secret goes into the form, as in its examples
-    /// ("OAuth 2.0 Web Server Flow"). Whether refresh tokens rotate is the app's setting: say it
-    /// with [`ProviderBuilder::rotation`].
-    pub fn salesforce(app: App, consumer_secret: Secret, host: &str) -> ProviderBuilder {
-        let base = format!("{}/services/oauth2", host.trim_end_matches('/'));
-        ProviderBuilder::new(app, &format!("{base}/token"))
-            .profile(Profile::salesforce())
-            .client_secret(consumer_secret)
-            .client_auth(ClientAuth::Post)
-            .authorization_endpoint(&format!("{base}/authorize"))
-            .revocation_endpoint(&format!("{base}/revoke"))
-            .introspection_endpoint(&format!("{base}/introspect"))
-    }
-
     /// Returns the app.
     pub fn app(&self) -> &App {
         &self.0.app
@@ -132,6 +128,16 @@ impl Provider {
     /// Returns where tokens are asked for.
     pub fn token_endpoint(&self) -> &str {
         self.0.token.url().as_str()
+    }
+
+    /// Returns what is known of the provider.
+    pub fn profile(&self) -> &Profile {
+        &self.0.profile
+    }
+
+    /// Returns the issuer, where one was configured.
+    pub fn issuer(&self) -> Option<&str> {
+        self.0.issuer.as_deref()
     }
 
     /// Returns the URL to which a user is sent to approve (RFC 6749, section 4.1.1, RFC 7636).
@@ -147,17 +153,8 @@ impl Provider {
         state: &str,
         pkce: &Pkce,
     ) -> Result<String, ProviderError> {
-        let endpoint = self.0.authorization.as_ref();
-        let endpoint = endpoint.ok_or(ProviderError::Missing("authorization endpoint"))?;
-        let mut url = endpoint.url().clone();
-        url.query_pairs_mut()
-            .append_pair("response_type", "code")
-            .append_pair("client_id", self.0.app.client_id())
-            .append_pair("redirect_uri", redirect_uri)
-            .append_pair("scope", &scopes.join(" "))
-            .append_pair("state", state)
-            .append_pair("code_challenge", pkce.challenge())
-            .append_pair("code_challenge_method", "S256");
+        let mut url = self.0.approval(redirect_uri, &scopes.join(" "), state, pkce.challenge())?;
+        self.0.add_parameters(&mut url);
         Ok(url.into())
     }
 
@@ -166,158 +163,153 @@ impl Provider {
     /// The code is spent by the attempt: after any outcome but [`Outcome::NotSent`] it must not
     /// be presented again.
     pub async fn exchange(&self, code: Secret, redirect_uri: &str, pkce: &Pkce) -> Outcome {
-        let form = [
-            ("grant_type", "authorization_code"),
-            ("code", code.reveal()),
-            ("redirect_uri", redirect_uri),
-            ("code_verifier", pkce.verifier().reveal()),
-        ];
-        self.0.issue(Asked::Exchange, &form, &[&code, pkce.verifier()]).await
+        self.0.exchange(&code, redirect_uri, pkce.verifier(), None).await
     }
 
-    /// Exchanges a refresh token for a pair (RFC 6749, section 6).
+    /// Exchanges a refresh token for a pair (RFC 6749, section 6), at the configured endpoint.
     ///
     /// Where refresh tokens rotate this spends it; after an outcome in doubt it must not be
     /// presented again unless the provider is known to allow it.
     pub async fn refresh(&self, refresh_token: &Secret) -> Outcome {
-        let form = [("grant_type", "refresh_token"), ("refresh_token", refresh_token.reveal())];
-        self.0.issue(Asked::Refresh, &form, &[refresh_token]).await
+        self.0.refresh(&self.0.token, refresh_token).await
+    }
+
+    /// Exchanges a refresh token for a pair at the endpoint that issued it, as
+    /// [`IssuedPair::token_endpoint`](crate::IssuedPair::token_endpoint) tells.
+    ///
+    /// Nothing is sent if tokens may not go there: it must be the configured endpoint, or the same
+    /// path by https on a host that the profile allows, verified.
+    pub async fn refresh_at(&self, token_endpoint: &str, refresh_token: &Secret) -> Outcome {
+        match place::token(&self.0.profile, &self.0.token, Some(token_endpoint)) {
+            Some(endpoint) => self.0.refresh(&endpoint, refresh_token).await,
+            None => traced(Action::Refresh.word(), Outcome::NotSent(NotSent::GivenUp)),
+        }
     }
 
     /// Revokes a token (RFC 7009). Give the refresh token: it takes its access tokens along.
     ///
     /// Without a revocation endpoint nothing is sent.
     pub async fn revoke(&self, token: &Secret) -> Outcome {
-        let Some(endpoint) = &self.0.revocation else {
-            return Outcome::NotSent(NotSent::GivenUp);
-        };
-        let form = [("token", token.reveal())];
-        let outcome = match self.0.ask(endpoint, &form).await {
-            Ok(reply) => self.0.question(Asked::Revoke, &[token], |asked| asked.revocation(reply)),
-            Err(outcome) => outcome,
-        };
-        traced(Asked::Revoke, outcome)
+        self.0.revoke(self.0.revocation.as_ref(), token).await
     }
 
     /// Asks whether a token works, and until when (RFC 7662). Nothing changes by asking.
     ///
     /// Without an introspection endpoint nothing is sent.
     pub async fn introspect(&self, token: &Secret) -> (Option<Introspection>, Outcome) {
-        let Some(endpoint) = &self.0.introspection else {
-            return (None, Outcome::NotSent(NotSent::GivenUp));
+        self.0.introspect(self.0.introspection.as_ref(), token).await
+    }
+
+    /// Asks for an access token in the client's own name (RFC 6749, section 4.4).
+    pub async fn client_credentials(&self, scopes: &[&str]) -> Outcome {
+        let scope = scopes.join(" ");
+        self.0.mint(&[("grant_type", "client_credentials")], &scope, &[]).await
+    }
+
+    /// Asks for an access token by an assertion that the signing key signs (RFC 7523, section 2.1).
+    ///
+    /// `audience` is what the provider wants to be called, its token endpoint unless it says
+    /// otherwise. Without a signing key nothing is sent.
+    pub async fn jwt_bearer(
+        &self,
+        subject: &str,
+        audience: Option<&str>,
+        scopes: &[&str],
+    ) -> Outcome {
+        let audience = audience.unwrap_or(self.token_endpoint());
+        let assertion = match self.0.assertion(subject, audience) {
+            Ok(assertion) => assertion,
+            Err(outcome) => return traced(Action::Mint.word(), outcome),
         };
-        let form = [("token", token.reveal())];
-        let (introspection, outcome) = match self.0.ask(endpoint, &form).await {
-            Ok(reply) => {
-                self.0.question(Asked::Introspect, &[token], |asked| asked.introspection(reply))
-            }
-            Err(outcome) => (None, outcome),
-        };
-        (introspection, traced(Asked::Introspect, outcome))
+        let form = [("grant_type", JWT_BEARER), ("assertion", assertion.reveal())];
+        self.0.mint(&form, &scopes.join(" "), &[&assertion]).await
     }
 }
 
 impl Inner {
-    async fn issue(&self, asked: Asked, form: &[(&str, &str)], sent: &[&Secret]) -> Outcome {
-        let outcome = match self.ask(&self.token, form).await {
-            Ok(reply) => self.question(asked, sent, |question| question.issuance(reply)),
-            Err(outcome) => outcome,
-        };
-        traced(
-            asked,
-            match outcome {
-                Outcome::Issued(response) => Outcome::Issued(self.completed(response)),
-                other => other,
-            },
-        )
-    }
-
-    /// Sends a form with the client's own credentials.
-    async fn ask(&self, endpoint: &Endpoint, form: &[(&str, &str)]) -> Result<Reply, Outcome> {
-        let mut form = form.to_vec();
-        let mut authorization = None;
-        match (&self.secret, self.auth) {
-            (Some(secret), ClientAuth::Basic) => {
-                let header = basic(self.app.client_id(), secret);
-                authorization = Some(header.ok_or(Outcome::NotSent(NotSent::GivenUp))?);
-            }
-            (Some(secret), ClientAuth::Post) => {
-                form.push(("client_id", self.app.client_id()));
-                form.push(("client_secret", secret.reveal()));
-            }
-            (None, _) => form.push(("client_id", self.app.client_id())),
-        }
-        self.http.post(endpoint, authorization, &form).await
-    }
-
-    /// Reads an answer, with all secrets at hand that it might echo.
-    fn question<T>(
+    fn approval(
         &self,
-        asked: Asked,
-        sent: &[&Secret],
-        read: impl FnOnce(Question<'_>) -> T,
-    ) -> T {
-        let sent: Vec<&Secret> = sent.iter().copied().chain(self.secret.as_ref()).collect();
-        read(Question { asked, profile: self.profile, rotation: self.rotation, sent: &sent })
+        redirect_uri: &str,
+        scope: &str,
+        state: &str,
+        challenge: &str,
+    ) -> Result<Url, ProviderError> {
+        let endpoint = self.authorization.as_ref();
+        let endpoint = endpoint.ok_or(ProviderError::Missing("authorization endpoint"))?;
+        let mut url = endpoint.url().clone();
+        url.query_pairs_mut()
+            .append_pair("response_type", "code")
+            .append_pair("client_id", self.app.client_id())
+            .append_pair("redirect_uri", redirect_uri)
+            .append_pair("scope", scope)
+            .append_pair("state", state)
+            .append_pair("code_challenge", challenge)
+            .append_pair("code_challenge_method", "S256");
+        Ok(url)
     }
 
-    /// Adds to an answer what it does not say itself: its endpoint, its signature, its user.
-    fn completed(&self, response: TokenResponse) -> TokenResponse {
-        let response = response.with_token_endpoint(self.token.url().as_str().to_owned());
-        match self.profile.identity() {
-            Identity::Elsewhere => response,
-            Identity::SalesforceUrl => {
-                let signature = signature::check(&response, self.secret.as_ref());
-                let response = response.with_signature(signature);
-                // An identity that somebody else wrote would put the pair under another's name.
-                let trusted = signature != Signature::Mismatch;
-                match response.identity_url().and_then(salesforce_user) {
-                    Some(user) if trusted => response.with_user(user),
-                    _ => response,
-                }
+    /// Adds what this provider, or this app, needs beside the standard's parameters.
+    fn add_parameters(&self, url: &mut Url) {
+        let known = self.profile.authorize_params().known().into_iter().flatten();
+        let replaced = |name: &String| self.parameters.iter().any(|(own, _)| own == name);
+        let known = known.filter(|(name, _)| !replaced(name));
+        let mut pairs = url.query_pairs_mut();
+        for (name, value) in known.chain(&self.parameters) {
+            pairs.append_pair(name, value);
+        }
+    }
+
+    async fn exchange(
+        &self,
+        code: &Secret,
+        redirect_uri: &str,
+        verifier: &Secret,
+        nonce: Option<&str>,
+    ) -> Outcome {
+        let form = [
+            ("grant_type", "authorization_code"),
+            ("code", code.reveal()),
+            ("redirect_uri", redirect_uri),
+            ("code_verifier", verifier.reveal()),
+        ];
+        let sent = [code, verifier];
+        let asked = Action::Exchange;
+        self.issue(Request { asked, endpoint: &self.token, form: &form, sent: &sent, nonce }).await
+    }
+
+    async fn refresh(&self, endpoint: &Endpoint, refresh_token: &Secret) -> Outcome {
+        let form = [("grant_type", "refresh_token"), ("refresh_token", refresh_token.reveal())];
+        let sent = [refresh_token];
+        let asked = Action::Refresh;
+        self.issue(Request { asked, endpoint, form: &form, sent: &sent, nonce: None }).await
+    }
+
+    async fn introspect(
+        &self,
+        endpoint: Option<&Endpoint>,
+        token: &Secret,
+    ) -> (Option<Introspection>, Outcome) {
+        let Some(endpoint) = endpoint else {
+            return (None, Outcome::NotSent(NotSent::GivenUp));
+        };
+        let (introspection, outcome) = match self.ask(endpoint, &[("token", token.reveal())]).await
+        {
+            Ok(reply) => {
+                self.question(Action::Introspect, &[token], |asked| asked.introspection(reply))
             }
-        }
+            Err(outcome) => (None, outcome),
+        };
+        (introspection, traced(Action::Introspect.word(), outcome))
     }
-}
 
-/// Makes the header of RFC 6749, section 2.3.1: both parts form-encoded, then base64.
-fn basic(client_id: &str, secret: &Secret) -> Option<HeaderValue> {
-    let plain = Zeroizing::new(format!(
-        "{}:{}",
-        form_encoded(client_id).as_str(),
-        form_encoded(secret.reveal()).as_str()
-    ));
-    let header = Zeroizing::new(format!("Basic {}", BASE64_STANDARD.encode(plain.as_bytes())));
-    let mut header = HeaderValue::from_str(&header).ok()?;
-    header.set_sensitive(true);
-    Some(header)
-}
-
-fn form_encoded(text: &str) -> Zeroizing<String> {
-    let mut encoded = Zeroizing::new(String::with_capacity(text.len().saturating_mul(3)));
-    for byte in text.bytes() {
-        match byte {
-            b' ' => encoded.push('+'),
-            b'*' | b'-' | b'.' | b'_' => encoded.push(char::from(byte)),
-            _ if byte.is_ascii_alphanumeric() => encoded.push(char::from(byte)),
-            _ => encoded.extend(["%", &format!("{byte:02X}")]),
+    async fn mint(&self, form: &[(&str, &str)], scope: &str, sent: &[&Secret]) -> Outcome {
+        let mut form = form.to_vec();
+        if !scope.is_empty() {
+            form.push(("scope", scope));
         }
+        let asked = Action::Mint;
+        self.issue(Request { asked, endpoint: &self.token, form: &form, sent, nonce: None }).await
     }
-    encoded
-}
-
-/// Leaves a trace of the call: what was asked and how it ended, nothing of its content.
-fn traced(asked: Asked, outcome: Outcome) -> Outcome {
-    let (ended, status) = match &outcome {
-        Outcome::Issued(_) => ("issued", 200),
-        Outcome::Refused(refusal) => ("refused", refusal.status()),
-        Outcome::NotSent(_) => ("not sent", 0),
-        Outcome::InDoubt(doubt) => ("in doubt", doubt.status()),
-        Outcome::Revoked => ("revoked", 200),
-        Outcome::Answered => ("answered", 200),
-    };
-    tracing::debug!(asked = ?asked, ended, status, "provider called");
-    outcome
 }
 
 impl fmt::Debug for Provider {

@@ -1,7 +1,7 @@
 //! The provider's calls over real HTTP on loopback: every class of outcome, and no token shown.
 //!
 //! `raw` meets servers made by hand, down to the byte; `sandboxed` meets the sandbox; `journaled`
-//! puts the journal between them.
+//! puts the journal between them; `profiled` meets what a profile decides.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -13,6 +13,7 @@
 #![cfg(all(feature = "client", feature = "sandbox"))]
 
 mod journaled;
+mod profiled;
 mod raw;
 mod sandboxed;
 
