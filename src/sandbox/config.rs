@@ -1,7 +1,8 @@
 //! What a sandbox is started with.
 
-use super::model::Rules;
+use super::model::{Recovery, Reuse, Revocation, Rules};
 use crate::clock::{Clock, Entropy, SystemClock, SystemEntropy};
+use crate::profile::Profile;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use std::time::Duration;
 /// OAuth approvals per user, no rotation, access tokens for two hours.
 #[must_use = "a configuration does nothing until `Sandbox::start`"]
 pub struct SandboxConfig {
+    pub(super) port: u16,
     pub(super) rules: Rules,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) entropy: Arc<dyn Entropy>,
@@ -19,41 +21,99 @@ impl SandboxConfig {
     /// Makes the default configuration.
     pub fn new() -> Self {
         Self {
-            rules: Rules {
-                client_id: "sandbox-consumer-key".to_owned(),
-                client_secret: "sandbox-consumer-secret".to_owned(),
-                cap: 4,
-                rotation: false,
-                access_ttl_ms: 2 * 60 * 60 * 1000,
-                code_ttl_ms: 15 * 60 * 1000,
-            },
+            port: 0,
+            rules: Rules::salesforce(),
             clock: Arc::new(SystemClock),
             entropy: Arc::new(SystemEntropy),
         }
     }
 
-    /// Sets how many approvals a user can have; one more evicts the oldest. At least 1.
-    pub fn cap(mut self, cap: u32) -> Self {
-        self.rules.cap = usize::try_from(cap.max(1)).unwrap_or(usize::MAX);
+    /// Lets it behave as what is known of a provider, with the cap that the guard goes by. What is
+    /// not known is as the RFCs have it, and an app whose rotation is its own to set has none. The
+    /// app's key and secret stay; everything else is overwritten.
+    pub fn profile(mut self, profile: &Profile) -> Self {
+        let client = self.rules.client;
+        self.rules = Rules { client, ..Rules::from(profile) };
         self
     }
 
-    /// Says whether a refresh spends the refresh token. One presented again kills its family.
+    /// Lets it behave by these rules. What else is set is set in them.
+    pub fn rules(mut self, rules: Rules) -> Self {
+        self.rules = rules;
+        self
+    }
+
+    /// Sets the port of 127.0.0.1 that it listens on. 0, as it is by default, is any free one.
+    pub fn port(mut self, port: u16) -> Self {
+        self.port = port;
+        self
+    }
+
+    /// Sets how many approvals a user can have; one more evicts the oldest. At least 1.
+    pub fn cap(mut self, cap: u32) -> Self {
+        self.rules.cap = Some(cap.max(1));
+        self
+    }
+
+    /// Sets how many web sessions each user has. They count toward the cap and are never evicted.
+    pub fn web_sessions(mut self, count: u32) -> Self {
+        self.rules.web_sessions = count;
+        self
+    }
+
+    /// Says whether a refresh spends the refresh token. What follows when one is presented again is
+    /// set by [`recovery`](Self::recovery) and [`reuse`](Self::reuse).
     pub fn rotation(mut self, rotation: bool) -> Self {
         self.rules.rotation = rotation;
         self
     }
 
+    /// Sets what a spent refresh token is still good for.
+    pub fn recovery(mut self, recovery: Recovery) -> Self {
+        self.rules.recovery = recovery;
+        self
+    }
+
+    /// Sets what follows when a spent refresh token is presented outside its window.
+    pub fn reuse(mut self, reuse: Reuse) -> Self {
+        self.rules.reuse = reuse;
+        self
+    }
+
+    /// Sets what a revocation takes along.
+    pub fn revocation(mut self, revocation: Revocation) -> Self {
+        self.rules.revoke = revocation;
+        self
+    }
+
+    /// Sets for how long an approval lives without a refresh.
+    pub fn idle_lifetime(mut self, lifetime: Duration) -> Self {
+        self.rules.idle_ms = Some(millis(lifetime));
+        self
+    }
+
+    /// Says whether the same refresh token comes back when a user approves the same scopes again.
+    pub fn same_refresh_on_reconsent(mut self, same: bool) -> Self {
+        self.rules.same_refresh_on_reconsent = same;
+        self
+    }
+
+    /// Says whether a code that is presented again revokes what it was exchanged for.
+    pub fn code_reuse_revokes(mut self, revokes: bool) -> Self {
+        self.rules.code_reuse_revokes = revokes;
+        self
+    }
+
     /// Sets the app's consumer key and secret.
     pub fn client(mut self, id: &str, secret: &str) -> Self {
-        id.clone_into(&mut self.rules.client_id);
-        secret.clone_into(&mut self.rules.client_secret);
+        id.clone_into(&mut self.rules.client.id);
+        secret.clone_into(&mut self.rules.client.secret);
         self
     }
 
     /// Sets how long an access token works.
     pub fn access_lifetime(mut self, lifetime: Duration) -> Self {
-        self.rules.access_ttl_ms = millis(lifetime);
+        self.rules.access_ttl_ms = Some(millis(lifetime));
         self
     }
 
@@ -63,7 +123,8 @@ impl SandboxConfig {
         self
     }
 
-    /// Sets the clock by which tokens lapse. Delays are real time all the same.
+    /// Sets the clock by which tokens lapse, which [`advance`](super::Sandbox::advance) sets forward.
+    /// Delays are real time all the same.
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
         self
@@ -75,14 +136,19 @@ impl SandboxConfig {
         self
     }
 
+    /// Returns how many web sessions each user has.
+    pub fn web_sessions_of_each(&self) -> u32 {
+        self.rules.web_sessions
+    }
+
     /// Returns the app's consumer key.
     pub fn client_id(&self) -> &str {
-        &self.rules.client_id
+        &self.rules.client.id
     }
 
     /// Returns the app's consumer secret. It opens nothing but this sandbox.
     pub fn client_secret(&self) -> &str {
-        &self.rules.client_secret
+        &self.rules.client.secret
     }
 }
 
@@ -95,13 +161,14 @@ impl Default for SandboxConfig {
 impl fmt::Debug for SandboxConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SandboxConfig")
-            .field("client_id", &self.rules.client_id)
+            .field("provider", &self.rules.dialect.name)
+            .field("client_id", &self.rules.client.id)
             .field("cap", &self.rules.cap)
             .field("rotation", &self.rules.rotation)
             .finish_non_exhaustive()
     }
 }
 
-fn millis(duration: Duration) -> u64 {
+pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -1,36 +1,44 @@
-//! A provider on loopback that treats tokens as Salesforce does, for tests and for the demo.
+//! A provider on loopback that treats tokens as real ones do, for tests, for the demo, and for users
+//! who want to see their own integration survive.
 //!
-//! It has a cap that silently evicts the oldest approval, optional rotation where a spent token
-//! kills its family, and it loses responses on command. What it does is a pure model with the
-//! time passed in (`model`); HTTP stands around it (`routes`, `shape`), and connections that can
-//! be cut at any byte stand below that (`wire`). Its tokens are worth nothing outside it. It is no
-//! part of a service: it listens on 127.0.0.1 alone.
+//! It has caps that silently evict the oldest approval, rotation where a spent token kills its
+//! family, recovery windows, and lifetimes; and it loses responses on command. What it does is a
+//! pure model with the time passed in (`model`), driven by rules that a profile gives (`profile`).
+//! HTTP stands around it (`routes`, `shape`, `words`), and connections that can be cut at any byte
+//! stand below that (`wire`). Its tokens are worth nothing outside it. It is no part of a service:
+//! it listens on 127.0.0.1 alone.
 
-mod answer;
 mod config;
 mod fault;
-mod model;
+#[doc(hidden)]
+pub mod model;
+mod profile;
 mod routes;
 mod shape;
+mod shared;
 mod state;
 mod wire;
+mod words;
 
 pub use config::SandboxConfig;
-pub use fault::Fault;
-pub use state::{ApprovalState, ApprovalView, Counters, SandboxState, UserView};
+pub use fault::{Fault, FaultError, Injection, On};
+pub use model::{Recovery, Reuse, Revocation};
+pub use shared::Endpoints;
+pub use state::{
+    ApprovalState, ApprovalView, Counters, EndingView, PresentedView, SandboxState, UserView,
+};
 
 use crate::ids::User;
 use crate::outcome::salesforce_user;
 use crate::secret::Secret;
-use answer::Consent;
-use fault::Faults;
-use model::Model;
-use routes::Shared;
+use model::{Consent, Identity, Model};
+use shared::{CODE, Shared};
 use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
@@ -56,20 +64,16 @@ pub struct Sandbox {
 }
 
 impl Sandbox {
-    /// Starts a sandbox on a free port of 127.0.0.1, on the tokio runtime of the caller.
+    /// Starts a sandbox on 127.0.0.1, on the tokio runtime of the caller.
     ///
     /// # Errors
-    /// When no port can be had.
+    /// When the port cannot be had.
     pub async fn start(config: SandboxConfig) -> io::Result<Self> {
-        let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await?;
+        let listener =
+            TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, config.port))).await?;
         let url = format!("http://{}", listener.local_addr()?);
         let down = Arc::new(AtomicBool::new(false));
-        let shared = Arc::new(Shared {
-            model: Mutex::new(Model::new(config.rules, url.clone())),
-            faults: Mutex::new(Faults::default()),
-            clock: config.clock,
-            entropy: config.entropy,
-        });
+        let shared = Arc::new(Shared::new(config, &url));
         let listener = wire::WireListener::new(listener, down.clone());
         let server = tokio::spawn(routes::serve(listener, shared.clone()));
         Ok(Self { url, shared, down, server })
@@ -80,41 +84,88 @@ impl Sandbox {
         &self.url
     }
 
+    /// Returns where it is called, as the provider that it behaves like has it.
+    pub fn endpoints(&self) -> Endpoints {
+        self.shared.endpoints()
+    }
+
     /// Mints an authorization code as if the user had just approved, bound to no redirect URI and
     /// no challenge.
     ///
     /// # Errors
     /// When the system has no randomness to give.
     pub fn code_for(&self, user: &str) -> io::Result<Secret> {
-        let code = self.shared.draw(model::CODE)?;
-        let now_ms = self.shared.clock.now_ms();
+        let code = self.shared.draw(CODE)?;
+        let now_ms = self.shared.now_ms();
         self.shared.model().add_code(code.clone(), Consent::of(user), now_ms);
         Ok(Secret::new(code))
     }
 
-    /// Returns the user as the identity URL in the answers names them.
+    /// Returns the user as the answers name them.
     pub fn user(&self, user: &str) -> Option<User> {
-        salesforce_user(&self.shared.model().identity_of(user))
+        let mut model = self.shared.model();
+        let identity_url = model.identity_of(user);
+        match model.rules().dialect.identity {
+            Identity::Url => salesforce_user(&identity_url),
+            _ => User::new(shape::subject(model.rules(), &identity_url)).ok(),
+        }
     }
 
     /// Returns what the sandbox holds. It names no token.
     pub fn state(&self) -> SandboxState {
-        let now_ms = self.shared.clock.now_ms();
+        let now_ms = self.shared.now_ms();
         self.shared.model().state(now_ms)
     }
 
     /// Says whether a token works: a refresh token that is neither spent nor dead, or an access
     /// token that has not lapsed.
     pub fn is_alive(&self, token: &str) -> bool {
-        let now_ms = self.shared.clock.now_ms();
+        let now_ms = self.shared.now_ms();
         self.shared.model().is_alive(token, now_ms)
     }
 
-    /// Lets the next request for a token, a revocation or an introspection meet a fault.
+    /// Lets the next request for a token, a revocation or an introspection meet a fault, or those
+    /// that an [`Injection`] names.
     ///
-    /// Faults queue up; each is met once.
-    pub fn inject(&self, fault: Fault) {
-        crate::sync::lock(&self.shared.faults).add(fault);
+    /// Faults queue up; each is met once, or as often as its injection says.
+    ///
+    /// ```
+    /// # use tokenwal::sandbox::{Fault, Injection, On, Sandbox};
+    /// # fn inject(sandbox: &Sandbox) {
+    /// sandbox.inject(Fault::DropAfterCommit);
+    /// sandbox.inject(Injection::new(Fault::TruncateBody(40), On::Refresh).nth(2));
+    /// # }
+    /// ```
+    pub fn inject(&self, fault: impl Into<Injection>) {
+        crate::sync::lock(&self.shared.faults).add(fault.into());
+    }
+
+    /// Sets the clock forward by which tokens lapse and windows close.
+    pub fn advance(&self, by: Duration) {
+        self.shared.advance(config::millis(by));
+    }
+
+    /// Returns the time by its own clock, in milliseconds since 1970.
+    pub fn now_ms(&self) -> u64 {
+        self.shared.now_ms()
+    }
+
+    /// Lets everybody who approves from now on be this user, whomever the request hints at; `None`
+    /// ends that.
+    pub fn sign_in_as(&self, user: Option<&str>) {
+        *crate::sync::lock(&self.shared.signed_in) = user.map(str::to_owned);
+    }
+
+    /// Sets how many web sessions a user has. One more may evict the oldest approval.
+    pub fn set_web_sessions(&self, user: &str, count: u32) {
+        let now_ms = self.shared.now_ms();
+        self.shared.model().set_web_sessions(user, count, now_ms);
+    }
+
+    /// Works on the model itself: its rules, its log of endings.
+    #[doc(hidden)]
+    pub fn with_model<R>(&self, work: impl FnOnce(&mut Model) -> R) -> R {
+        work(&mut self.shared.model())
     }
 
     /// Stops listening, and cuts every connection at its next byte.
