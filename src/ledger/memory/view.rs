@@ -1,0 +1,113 @@
+//! What comes out: accounts as they are seen, and their past.
+
+use super::store::{Grant, Names, Operation, State, Store};
+use crate::ids::{AccountTag, Lsn};
+use crate::journal::{
+    AccountView, GrantState, GrantView, History, HolderName, HolderView, OperationView,
+};
+use crate::seal::Tagger;
+use std::collections::VecDeque;
+
+impl Store {
+    pub(super) fn view(&self, account: AccountTag, tagger: &Tagger) -> Option<AccountView> {
+        self.accounts.get(&account).map(|state| state.view(account, tagger))
+    }
+
+    pub(super) fn views(&self, tagger: &Tagger) -> VecDeque<AccountView> {
+        self.accounts.iter().map(|(account, state)| state.view(*account, tagger)).collect()
+    }
+
+    pub(super) fn history(&self, account: AccountTag) -> History {
+        let events = self.accounts.get(&account).map(|state| state.events.clone());
+        History { complete_from: Lsn(1), events: events.unwrap_or_default() }
+    }
+}
+
+impl State {
+    fn view(&self, account_tag: AccountTag, tagger: &Tagger) -> AccountView {
+        let pairs = self.grants.values().rev().filter_map(|grant| grant.newest.as_ref());
+        let names = pairs.map(|pair| &pair.names);
+        let names = || names.clone().chain(self.operations.values().map(|open| &open.names));
+        let owner = self.identified.as_ref();
+        let app = owner.map(|owner| owner.app.clone());
+        let user = owner.map(|owner| owner.user.clone());
+        AccountView {
+            account_tag,
+            app_tag: self.app_tag,
+            app: app.or_else(|| names().find_map(|names| names.app.clone())),
+            user: user.or_else(|| names().find_map(|names| names.user.clone())),
+            provisional: self.provisional,
+            lsn: self.version,
+            grants: self.grants.values().map(|grant| grant.view(tagger)).collect(),
+            in_doubt: self.operations.values().map(|open| open.view(account_tag)).collect(),
+        }
+    }
+}
+
+impl Grant {
+    fn view(&self, tagger: &Tagger) -> GrantView {
+        let pair = self.newest.as_deref();
+        let named = |names: &Names| {
+            let holder = names.holder.clone()?;
+            Some(HolderName { holder_tag: tagger.holder(&holder), holder: Some(holder) })
+        };
+        let holders = self.holders.iter().map(|held| HolderView {
+            holder_tag: held.tag,
+            holder: Some(held.holder.clone()),
+            scopes: held.scopes.clone(),
+            since_ms: held.since_ms,
+            lsn: held.lsn,
+        });
+        GrantView {
+            grant: self.id,
+            generation: self.generation,
+            state: self.state(),
+            holders: holders.collect(),
+            issued_for: pair.and_then(|pair| named(&pair.names)),
+            scopes: pair.map(|pair| pair.names.scopes.clone()).unwrap_or_default(),
+            issued_lsn: pair.map(|pair| pair.lsn).unwrap_or_default(),
+            issued_at_ms: pair.map(|pair| pair.issued_at_ms).unwrap_or_default(),
+            expires_at_ms: pair.map(|pair| pair.expires_at_ms).unwrap_or_default(),
+            expiry: pair.and_then(|pair| pair.expiry),
+            adopt_by_ms: pair.map(|pair| pair.adopt_by_ms).unwrap_or_default(),
+            has_refresh_token: !self.refresh().is_none(),
+            refresh_fingerprint: self.refresh(),
+            worked: self.worked,
+            paused: self.paused,
+            imported: self.imported,
+            fenced: self.fenced,
+            // Nobody else can have taken it over.
+            stale: false,
+            keeps_previous: self.previous.is_some(),
+            refusal: self.refusal.clone(),
+            end: self.end.clone(),
+        }
+    }
+
+    fn state(&self) -> GrantState {
+        if self.end.is_some() {
+            return GrantState::Ended;
+        }
+        match (self.holders.is_empty(), self.gone.is_empty()) {
+            (false, _) => GrantState::Held,
+            (true, true) => GrantState::Waiting,
+            (true, false) => GrantState::Released,
+        }
+    }
+}
+
+impl Operation {
+    fn view(&self, account_tag: AccountTag) -> OperationView {
+        OperationView {
+            op: self.op,
+            account_tag,
+            action: self.action,
+            grant: self.grant,
+            generation: self.generation,
+            presented: self.presented,
+            doubt: self.doubt,
+            since_ms: self.since_ms,
+            deadline_ms: self.deadline_ms,
+        }
+    }
+}

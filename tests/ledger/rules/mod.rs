@@ -1,0 +1,6 @@
+//! The rules, by what they are about.
+
+pub mod begin;
+pub mod change;
+pub mod look;
+pub mod settle;
