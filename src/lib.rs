@@ -46,13 +46,16 @@
 //!
 //! | room | what it owns |
 //! |---|---|
-//! | `provider` (feature `client`) | calls to a provider, and what came of them |
 //! | `sandbox` (feature `sandbox`) | a provider on loopback, for tests and the demonstration |
-//! | `inspect` | reading, verifying and salvaging a store without opening it |
+//! | `provider` (feature `client`) | calls to a provider over HTTP, and what came of them |
+//! | `broker` (feature `broker`; feature `metrics` has it count) | issuance: single flight, the cap, holders, what is in doubt |
+//! | [`ledger`] | what issuance needs of a store, as a trait; the journal's, and one in memory |
+//! | [`inspect`] | reading, verifying and salvaging a store without opening it |
 //! | `journal` | the embedded store: open, begin, settle, look up, compact, close |
 //! | `engine` | group commit, the fold, the snapshot, compaction; step functions all |
 //! | `log` | segments: the one decode loop, the verdict, recovery |
 //! | [`disk`] | the seam to files, and the real disk |
+//! | `profile` (feature `broker`) | what is known of providers, as data with sources |
 //! | `format`, `codec`, `seal`, `keys` | bytes: journal-format.md, and what is sealed in it |
 //! | `outcome`, `ids`, `secret`, `error`, `clock` | words |
 //!
@@ -64,8 +67,8 @@
 //! it, nothing is retried, and look-ups still answer.
 //!
 //! # Runtimes
-//! Futures here need no runtime; they may be polled by any. [`Journal::blocking`] gives the same
-//! calls to code without one.
+//! The journal's futures need no runtime; they may be polled by any. [`Journal::blocking`] gives the
+//! same calls to code without one. A broker runs its calls in tasks of their own, on tokio.
 #![forbid(unsafe_code)]
 
 #[cfg(feature = "broker")]
@@ -80,8 +83,11 @@ mod ids;
 pub mod inspect;
 mod journal;
 mod keys;
+pub mod ledger;
 mod log;
 mod outcome;
+#[cfg(feature = "broker")]
+pub mod profile;
 #[cfg(feature = "client")]
 pub mod provider;
 #[cfg(feature = "sandbox")]
@@ -99,9 +105,10 @@ pub use ids::{
     NameError, Nonce, OpId, StoreId, TagError, User,
 };
 pub use journal::{
-    AccountRef, AccountView, Accounts, Begin, Blocking, Drive, EndView, GrantState, GrantView,
-    HolderView, IssuedPair, Journal, OperationView, Options, Report, SettleError, Settled, Stats,
-    Ticket, Work,
+    AccountRef, AccountView, Accounts, Begin, Blocking, Cap, CapCounts, Drive, EndView, Event,
+    EventDetails, GrantState, GrantView, History, HolderName, HolderView, Import, Imported,
+    IssuedPair, Journal, OperationView, Options, Redeemed, RefusalView, Report, SettleError,
+    Settled, Stats, Ticket, Work,
 };
 pub use keys::{FixedKeys, KeyEnv, KeyError, KeyFile, KeySource, KeyTextError, Keyring};
 pub use log::Verdict;

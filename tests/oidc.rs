@@ -7,6 +7,9 @@
 //! holds three witnesses against each other: what was acknowledged, what the journal has, and what
 //! the server's own log says that it was asked and answered (`oidc/server.rs`).
 //!
+//! `oidc/broker.rs` runs the suite of `tests/issuance` against the same server, less caps and faults:
+//! callbacks, rotation, callers by the hundred and callers who leave, lost answers.
+//!
 //! `TOKENWAL_KILLS` is how many times it is killed, 50 unless set; `TOKENWAL_SEED` repeats a run's
 //! choices, though not its timing.
 #![allow(
@@ -20,6 +23,8 @@
 )]
 #![cfg(feature = "client")]
 
+#[path = "oidc/broker.rs"]
+mod broker;
 #[path = "oidc/server.rs"]
 mod server;
 #[path = "oidc/service.rs"]

@@ -1,6 +1,423 @@
-//! The broker between a service and its providers: it issues, refreshes and revokes through a ledger,
-//! and never kills a living grant.
+//! The broker between a service and its providers: it issues, refreshes and revokes through a
+//! [`Ledger`], and never kills a living grant.
+//!
+//! - `connect` sends users off to approve and takes them in; `cookie` is what they carry.
+//! - `tokens` hands out access tokens; `ahead` refreshes those in use before they lapse.
+//! - `holders` is who depends on what, `guard` the provider's cap, `import` the way in and out,
+//!   `reconcile` the comparison with the service's own rows, `health` what to show.
+//! - `doubt` and `rules` decide, and do nothing; `resolve` does what `doubt` decides. `death` says why
+//!   a grant has died.
+//! - `judge` says what the rules are without a broker, `control` takes orders from other processes.
+//! - `call` is the one way to a provider: intent, call, outcome. `flights` keeps it in a task of its
+//!   own, `gate` holds it back, `upstream` is its other end. `metrics` counts.
+//!
+//! Every call to a provider runs in a task of its own on tokio. Callers may leave, time out or panic:
+//! what the provider answers is durable all the same, and the next caller gets it.
+//!
+//! # The pattern
+//! ```text
+//! callback ──> grant, durable, nobody's yet
+//! adopt(holder)            before the service's own transaction commits
+//! transaction commits      ──> access_token_for(holder)
+//! transaction rolls back   ──> release(holder); the pair stays, the retry finds it by `reuse`
+//! ```
+//! A crash between adopting and committing leaves a grant that is held by nobody's row:
+//! [`Broker::reconcile`] finds it.
+//!
+//! # Metrics
+//! With the feature `metrics` a broker counts through the facade of that name:
+//!
+//! | name | kind | unit | labels | what |
+//! |---|---|---|---|---|
+//! | `tokenwal_calls_total` | counter | calls | `provider`, `action`, `outcome` | calls to a provider that ended: `issued`, `refused`, `not_sent`, `in_doubt`, `revoked`, `answered` |
+//! | `tokenwal_call_seconds` | histogram | seconds | `provider`, `action` | from before a call to its answer, or to when it was given up; not what its records took |
+//! | `tokenwal_circuit_open` | gauge | 0 or 1 | `provider` | calls failed in a row, and none is let through but one that tries it out |
+//! | `tokenwal_refreshes_total` | counter | callers | `how` | callers who wanted a refresh: `made` it, or `joined` the one that was on its way |
+//! | `tokenwal_tokens_total` | counter | tokens | `how` | tokens that were handed out: `current`, `refreshed`, `assumed` to work still |
+//! | `tokenwal_in_doubt` | gauge | operations | | operations in doubt, of the accounts that this broker has looked into |
+//! | `tokenwal_events_total` | counter | events | `event` | events, by their name in JSON |
+//! | `tokenwal_tasks` | gauge | tasks | | what a shutdown would wait for |
+//!
+//! `provider` is the app's provider, `action` that of the intent. No label names a user, an account,
+//! a holder or a token. A recorder has to be installed before the broker is built: what is counted is
+//! registered then, at zero.
 
+mod ahead;
+mod app;
+mod cache;
+mod call;
+mod connect;
+pub mod control;
+mod cookie;
+mod death;
+mod doubt;
+mod error;
+mod event;
+mod flights;
+mod gate;
+mod guard;
+mod health;
+mod holders;
+mod import;
+mod judge;
+mod metrics;
+mod reconcile;
+mod resolve;
+mod rules;
+#[cfg(test)]
+mod testing;
+mod tokens;
 mod upstream;
 
+pub use app::{AppConfig, AtCap};
+pub use connect::{Authorization, Authorize, Connected};
+pub use doubt::{Step, Why};
+pub use error::{BrokerError, CallbackFault};
+pub use event::{Event, Events};
+pub use health::{Health, Status, Usage};
+pub use holders::Disconnected;
+pub use judge::AppRules;
+pub use reconcile::{Reconciliation, Row};
+pub use resolve::Choice;
+pub use rules::Keeps;
 pub use upstream::{Approval, Call, Code, Listed, Upstream, Which};
+
+use crate::clock::{Entropy, SystemEntropy};
+use crate::error::Error;
+use crate::ids::{AccountTag, App, GrantId, Lsn, OpId};
+use crate::journal::{AccountView, IssuedPair, Journal, Ticket};
+use crate::ledger::{Durability, Ledger};
+use crate::outcome::Outcome;
+use crate::sync::lock;
+use ahead::Ahead;
+use app::Desk;
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use cache::Shelf;
+use cookie::Jar;
+use event::Bell;
+use flights::{Flights, Tasks};
+use metrics::Meter;
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// The deadline of a call, independent of its callers' patience.
+const DEADLINE: Duration = Duration::from_secs(60);
+/// How much later than its deadline a call may still be carried out, unless another time is set.
+const LATE_MARGIN: Duration = Duration::from_secs(60);
+/// Grants that were issued and of which no token was handed out: at most so many are remembered.
+const FRESH_MAX: usize = 65_536;
+
+/// A broker. It is a handle: clones share the work.
+///
+/// It needs a tokio runtime with time; the ledger may be any.
+#[derive(Debug)]
+pub struct Broker<L: Ledger = Journal>(Arc<Inner<L>>);
+
+impl<L: Ledger> Clone for Broker<L> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+/// What a flight is about.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Key {
+    Grant(AccountTag, GrantId),
+    Callback(AccountTag),
+    Account(AccountTag),
+}
+
+/// What a flight came to.
+#[derive(Debug, Clone)]
+enum Landed {
+    Pair(Arc<IssuedPair>),
+    Connected(Box<Connected>),
+    Nothing,
+}
+
+/// An outcome that could not be stored, for another store. It may hold tokens; there is no getter.
+#[derive(Debug)]
+pub struct Unsettled {
+    /// The account.
+    pub account: AccountTag,
+    /// The operation.
+    pub op: OpId,
+    /// The ticket, to settle the outcome here after all.
+    pub ticket: Ticket,
+    /// What came of the call.
+    pub outcome: Outcome,
+}
+
+struct Inner<L: Ledger> {
+    ledger: L,
+    desks: HashMap<App, Arc<Desk>>,
+    durability: Durability,
+    deadline: Duration,
+    margin: Duration,
+    entropy: Arc<dyn Entropy>,
+    jar: Jar,
+    bell: Bell,
+    shelf: Shelf,
+    flights: Flights<Key, Result<Landed, BrokerError>>,
+    ahead: Arc<Ahead>,
+    tasks: Tasks,
+    meter: Arc<Meter>,
+    /// Grants of which this process knows that it has handed out no token.
+    fresh: Mutex<HashSet<(AccountTag, GrantId)>>,
+    /// The ledger's head when this began: what was begun before and has no outcome was left.
+    began: Lsn,
+    /// When this began, by a clock that nobody sets.
+    started: Instant,
+    /// When operations of this process were begun, as long as they are on their way or in doubt.
+    begun: Mutex<HashMap<OpId, Instant>>,
+    /// When the newest pairs of this process came, by the clock that nobody sets.
+    came: Mutex<HashMap<(AccountTag, GrantId), Instant>>,
+    /// Operations in doubt that wait for a person, and why.
+    asked: Mutex<HashMap<OpId, Why>>,
+    /// Why nothing more is issued.
+    failed: Mutex<Option<Arc<Error>>>,
+    unsettled: Mutex<Vec<Unsettled>>,
+    control: control::Listening,
+    /// It acts by itself.
+    tends: bool,
+    me: Weak<Self>,
+}
+
+impl<L: Ledger> std::fmt::Debug for Inner<L> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Broker").field("apps", &self.desks.len()).finish_non_exhaustive()
+    }
+}
+
+/// Builds a [`Broker`].
+#[derive(Debug)]
+#[must_use = "a builder does nothing until `build`"]
+pub struct BrokerBuilder<L: Ledger> {
+    ledger: L,
+    apps: Vec<AppConfig>,
+    durability: Durability,
+    deadline: Duration,
+    margin: Duration,
+    tends: bool,
+    entropy: Arc<SharedEntropy>,
+}
+
+/// Randomness behind a name, so that what holds it can be shown.
+struct SharedEntropy(Arc<dyn Entropy>);
+
+impl std::fmt::Debug for SharedEntropy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Entropy")
+    }
+}
+
+impl<L: Ledger> BrokerBuilder<L> {
+    /// Adds an app.
+    pub fn app(mut self, config: AppConfig) -> Self {
+        self.apps.push(config);
+        self
+    }
+
+    /// Sets how far an outcome must be safe before its pair is handed out. The default is
+    /// [`Durability::Local`].
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.durability = durability;
+        self
+    }
+
+    /// Sets the deadline of every call to a provider. The default is 60 s.
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// Sets how much later than its deadline a request may still be carried out by the provider:
+    /// nothing that it says of a token before counts. The default is 60 s.
+    pub fn late_margin(mut self, margin: Duration) -> Self {
+        self.margin = margin;
+        self
+    }
+
+    /// Says whether the broker acts by itself: looks into what an earlier process left in doubt,
+    /// and refreshes ahead of expiry. By default it does; one for a single order should not.
+    pub fn tends(mut self, tends: bool) -> Self {
+        self.tends = tends;
+        self
+    }
+
+    /// Sets where states, nonces and verifiers are drawn from.
+    pub fn entropy(mut self, entropy: Arc<dyn Entropy>) -> Self {
+        self.entropy = Arc::new(SharedEntropy(entropy));
+        self
+    }
+
+    /// Makes the broker, and begins to look into what an earlier process left in doubt. To be called
+    /// on a tokio runtime.
+    pub fn build(self) -> Broker<L> {
+        let meter = Arc::new(Meter::new());
+        let jar = Jar::new(&self.ledger.derive("cookie"));
+        let began = self.ledger.head();
+        let desks = self.apps.into_iter().map(|config| (config.app.clone(), config));
+        let desks = desks.map(|(app, config)| (app, Arc::new(Desk::new(config)))).collect();
+        let broker = Broker(Arc::new_cyclic(|me| Inner {
+            ledger: self.ledger,
+            desks,
+            durability: self.durability,
+            deadline: self.deadline,
+            margin: self.margin,
+            entropy: Arc::clone(&self.entropy.0),
+            jar,
+            bell: Bell::new(Arc::clone(&meter)),
+            shelf: Shelf::new(),
+            flights: Flights::new(),
+            ahead: Arc::new(Ahead::new()),
+            tasks: Tasks::new(Arc::clone(&meter)),
+            meter,
+            fresh: Mutex::default(),
+            began,
+            started: Instant::now(),
+            begun: Mutex::default(),
+            came: Mutex::default(),
+            asked: Mutex::default(),
+            failed: Mutex::default(),
+            unsettled: Mutex::default(),
+            control: control::Listening::default(),
+            tends: self.tends,
+            me: me.clone(),
+        }));
+        if self.tends {
+            broker.0.begin_tending();
+        }
+        broker
+    }
+}
+
+impl<L: Ledger> Broker<L> {
+    /// Begins to configure a broker on a ledger. From then on the broker is the one who writes to it:
+    /// it keeps the accounts in use in memory.
+    pub fn builder(ledger: L) -> BrokerBuilder<L> {
+        BrokerBuilder {
+            ledger,
+            apps: Vec::new(),
+            durability: Durability::Local,
+            deadline: DEADLINE,
+            margin: LATE_MARGIN,
+            tends: true,
+            entropy: Arc::new(SharedEntropy(Arc::new(SystemEntropy))),
+        }
+    }
+
+    /// Returns the ledger.
+    pub fn ledger(&self) -> &L {
+        &self.0.ledger
+    }
+
+    /// Returns the events from now on.
+    pub fn events(&self) -> Events {
+        self.0.bell.listen()
+    }
+
+    /// Returns the outcomes that could not be stored, for another store. What nobody takes is lost
+    /// with the process; its operations are in doubt in the ledger.
+    pub fn take_unsettled(&self) -> Vec<Unsettled> {
+        std::mem::take(&mut *lock(&self.0.unsettled))
+    }
+
+    /// Takes no further calls, and waits until those on their way have their outcomes, at most this
+    /// long. Says whether all have; the others go on as long as the runtime does, and are in doubt
+    /// if they are cut.
+    ///
+    /// # Cancel safety
+    /// Dropping the future stops nothing.
+    pub async fn shutdown(&self, within: Duration) -> bool {
+        self.0.control.stop();
+        self.0.ahead.stop();
+        self.0.tasks.close();
+        tokio::time::timeout(within, self.0.tasks.wait()).await.is_ok()
+    }
+}
+
+impl<L: Ledger> Inner<L> {
+    /// Returns a handle for a task of its own.
+    fn handle(&self) -> Result<Arc<Self>, BrokerError> {
+        match self.tasks.is_closed() {
+            true => Err(BrokerError::Closed),
+            false => self.me.upgrade().ok_or(BrokerError::Closed),
+        }
+    }
+
+    /// Does something in a task of its own, and waits for it.
+    async fn in_task<T, F>(&self, work: impl FnOnce(Arc<Self>) -> F) -> Result<T, BrokerError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, BrokerError>> + Send + 'static,
+    {
+        let work = work(self.handle()?);
+        self.tasks.spawn(work).await.unwrap_or(Err(BrokerError::Closed))
+    }
+
+    fn desk(&self, app: &App) -> Result<&Arc<Desk>, BrokerError> {
+        self.desks.get(app).ok_or_else(|| BrokerError::UnknownApp { app: app.to_string() })
+    }
+
+    fn desk_of(&self, view: &AccountView) -> Result<Arc<Desk>, BrokerError> {
+        let unknown = || BrokerError::UnknownApp { app: view.app_tag.to_string() };
+        self.desk(view.app.as_ref().ok_or_else(unknown)?).cloned()
+    }
+
+    async fn view(&self, account: AccountTag) -> Result<AccountView, BrokerError> {
+        let view = self.ledger.account(account).await?;
+        view.ok_or(BrokerError::UnknownAccount { account })
+    }
+
+    fn fill(&self, bytes: &mut [u8]) -> Result<(), BrokerError> {
+        self.entropy.fill(bytes).map_err(Self::no_randomness)
+    }
+
+    fn no_randomness(source: io::Error) -> BrokerError {
+        Error::io("drawing random bytes", "the random generator")(source).into()
+    }
+
+    /// Draws a text of 256 random bits.
+    fn draw(&self) -> Result<String, BrokerError> {
+        let mut bytes = [0; 32];
+        self.fill(&mut bytes)?;
+        Ok(BASE64_URL_SAFE_NO_PAD.encode(bytes))
+    }
+
+    fn note_fresh(&self, account: AccountTag, grant: GrantId) {
+        let mut fresh = lock(&self.fresh);
+        if fresh.len() < FRESH_MAX {
+            fresh.insert((account, grant));
+        }
+    }
+
+    fn moved_fresh(&self, from: AccountTag, to: AccountTag, grant: GrantId) {
+        let mut fresh = lock(&self.fresh);
+        if fresh.remove(&(from, grant)) {
+            fresh.insert((to, grant));
+        }
+    }
+
+    /// Notes when a pair came. Of those that are too many nothing is noted: they count as older.
+    fn note_came(&self, pair: &IssuedPair) {
+        let mut came = lock(&self.came);
+        let key = (pair.account(), pair.grant());
+        if came.len() < FRESH_MAX || came.contains_key(&key) {
+            came.insert(key, Instant::now());
+        }
+    }
+
+    /// Notes that a token of a grant leaves this process's hands.
+    fn hand(&self, pair: &IssuedPair) {
+        lock(&self.fresh).remove(&(pair.account(), pair.grant()));
+    }
+
+    fn is_fresh(&self, account: AccountTag, grant: GrantId) -> bool {
+        lock(&self.fresh).contains(&(account, grant))
+    }
+}

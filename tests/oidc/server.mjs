@@ -15,7 +15,7 @@
 // Routes of the provider: /token, /token/revocation, /token/introspection, and the rest of OpenID.
 //
 // Routes for tests only; bodies and answers are JSON:
-//   POST /test/code    {user, code_challenge?, scope?} -> {code, grant}     an approval, no browser
+//   POST /test/code    {user, code_challenge?, nonce?, scope?} -> {code, grant}  an approval, no browser
 //   POST /test/refresh {user, scope?} -> {refresh_token, grant}            a pair got elsewhere
 //   POST /test/lose    {count}        -> {}  the next answers are lost after their commit
 //   GET  /test/grants?user=U          -> [{grant, live, generation, refresh}]  what it holds
@@ -208,7 +208,8 @@ async function testRoute(provider, req, res) {
 }
 
 // Saves an approval of `user`, and a code or a refresh token under it, as the consent page would.
-async function mint(provider, model, { user, scope = 'openid offline_access', code_challenge }) {
+async function mint(provider, model, options) {
+  const { user, scope = 'openid offline_access', code_challenge, nonce } = options;
   if (typeof user !== 'string' || user === '') throw new TypeError('user is missing');
   const client = await provider.Client.find(CLIENT.client_id);
   const grant = new provider.Grant({ accountId: user, clientId: client.clientId });
@@ -224,6 +225,7 @@ async function mint(provider, model, { user, scope = 'openid offline_access', co
     redirectUri: CLIENT.redirect_uris[0],
     codeChallenge: code_challenge,
     codeChallengeMethod: code_challenge && 'S256',
+    nonce,
   }).save();
   return { code, grant: grantId };
 }

@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
-use tokenwal::provider::{Provider, Rotation};
+use tokenwal::provider::{Provider, ProviderBuilder, Rotation};
 use tokenwal::{App, Secret};
 
 /// How long a request or an answer may have been under way at a kill: in sockets, and in a server
@@ -28,15 +28,21 @@ pub(crate) struct Endpoints {
 }
 
 impl Endpoints {
+    pub(crate) fn app(&self) -> App {
+        App::new("oidc-provider", &*self.client_id).unwrap()
+    }
+
     pub(crate) fn provider(&self) -> Provider {
-        let app = App::new("oidc-provider", &*self.client_id).unwrap();
-        Provider::builder(app, &self.token_endpoint)
+        self.builder().build().unwrap()
+    }
+
+    pub(crate) fn builder(&self) -> ProviderBuilder {
+        Provider::builder(self.app(), &self.token_endpoint)
             .client_secret(Secret::new(self.client_secret.clone()))
+            .authorization_endpoint(&format!("{}/auth", self.url))
             .revocation_endpoint(&self.revocation_endpoint)
             .introspection_endpoint(&self.introspection_endpoint)
             .rotation(Rotation::On)
-            .build()
-            .unwrap()
     }
 }
 
@@ -189,9 +195,20 @@ impl Log {
         self.requests.len()
     }
 
-    /// Counts how often a token was presented that had been spent before.
+    /// Counts the requests by this grant type that were carried out.
+    pub(crate) fn granted(&self, grant_type: &str) -> usize {
+        let granted = |request: &&Request| {
+            request.committed && request.grant_type.as_deref() == Some(grant_type)
+        };
+        self.requests.values().filter(granted).count()
+    }
+
+    /// Counts how often a token was presented that had been spent before. To ask about one spends
+    /// nothing.
     pub(crate) fn spent_presented(&self) -> usize {
-        self.requests.values().filter(|request| request.spent == Some(true)).count()
+        let spent =
+            |request: &&Request| request.spent == Some(true) && request.route != "introspection";
+        self.requests.values().filter(spent).count()
     }
 
     /// Returns the hashes of all that was presented.

@@ -1,0 +1,504 @@
+//! Does about operations in doubt what `doubt` decides: at open, when one comes up, and on command.
+//!
+//! Every step is itself an operation, with an intent and an outcome.
+
+use super::app::Desk;
+use super::doubt::{Case, Probed, Step, Why};
+use super::error::BrokerError;
+use super::event::Event;
+use super::upstream::{Listed, Which};
+use super::{Broker, Inner, Key, Landed};
+use crate::error::Error;
+use crate::format::value::{Action, RefusalClass, ResolvedHow};
+use crate::ids::{AccountTag, GrantId, OpId};
+use crate::journal::{AccountRef, AccountView, Begin, GrantView, OperationView, Settled};
+use crate::ledger::{Change, Ledger};
+use crate::outcome::{NotSent, Outcome};
+use crate::secret::Secret;
+use crate::sync::lock;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// What a person decides about an operation in doubt.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Choice {
+    /// Do what the provider's rules allow.
+    ByTheRules,
+    /// The provider issued nothing, or did nothing: the person has looked.
+    NotIssued,
+    /// What was issued is known from elsewhere.
+    IssuedElsewhere,
+    /// Let it be: it counts toward the cap no longer.
+    Waive,
+    /// Present the refresh token again, whatever the rules say. Where it is spent this may kill what
+    /// the provider issued for it.
+    Resend,
+    /// Present the code of an exchange again, so that the provider revokes what it issued for it (RFC
+    /// 6749, section 4.1.2). It must be the same code.
+    Burn(Secret),
+}
+
+impl<L: Ledger> Broker<L> {
+    /// Returns what may be done about the account's operations in doubt. Nothing is done.
+    ///
+    /// # Errors
+    /// [`BrokerError::UnknownAccount`], [`BrokerError::UnknownApp`], what keeps it from being read.
+    pub async fn steps(
+        &self,
+        account: impl Into<AccountRef>,
+    ) -> Result<Vec<(OperationView, Step)>, BrokerError> {
+        let inner = &self.0;
+        let view = inner.view(inner.ledger.tag_of(&account.into())).await?;
+        let desk = inner.desk_of(&view)?;
+        let open = view.in_doubt.iter().filter(|open| inner.is_left(open));
+        let asked = lock(&inner.asked);
+        let step = |open: &OperationView| match asked.get(&open.op) {
+            Some(why) => Step::Ask(*why),
+            None => inner.case(&desk, &view, open, None).step(),
+        };
+        Ok(open.map(|open| (open.clone(), step(open))).collect())
+    }
+
+    /// Decides about an operation in doubt.
+    ///
+    /// # Errors
+    /// [`BrokerError::InDoubt`] where it stays so, [`BrokerError::Choice`] where the choice does not
+    /// fit, those of a call.
+    ///
+    /// # Cancel safety
+    /// Dropping the future stops nothing.
+    pub async fn resolve(
+        &self,
+        account: impl Into<AccountRef>,
+        op: OpId,
+        choice: Choice,
+    ) -> Result<(), BrokerError> {
+        let account = self.0.ledger.tag_of(&account.into());
+        self.0.in_task(move |inner| async move { inner.choose(account, op, choice).await }).await
+    }
+
+    /// Returns the provider's own list of a user's live approvals, asked with one of its grants. It is
+    /// evidence to show, and nothing is ever done because of it: no line says which token it is.
+    ///
+    /// # Errors
+    /// As [`Broker::access_token`].
+    pub async fn approvals(
+        &self,
+        account: impl Into<AccountRef>,
+    ) -> Result<Option<Vec<Listed>>, BrokerError> {
+        let account = account.into();
+        let pair = self.access_token(account, &[], Duration::ZERO).await?;
+        let ready = self.0.ready(pair.account()).await?;
+        Ok(ready.desk()?.upstream().approvals(&pair).await)
+    }
+}
+
+impl<L: Ledger> Inner<L> {
+    /// Says whether an operation was left by somebody: in doubt, or begun by an earlier process.
+    fn is_left(&self, open: &OperationView) -> bool {
+        open.doubt.is_some() || open.op.0 <= self.began.0
+    }
+
+    /// Looks into all that is in doubt, without waiting.
+    pub(super) async fn look_into_all(&self) {
+        match self.ledger.pending().await {
+            Ok(accounts) => accounts.into_iter().for_each(|account| self.look_into(account)),
+            Err(error) => tracing::warn!(target: "tokenwal", %error, "looking for what is open"),
+        }
+    }
+
+    /// Looks into what is in doubt on an account, in a task of its own.
+    pub(super) fn look_into(&self, account: AccountTag) {
+        if !self.tends {
+            return;
+        }
+        let Ok(inner) = self.handle() else { return };
+        drop(self.flights.start(Key::Account(account), &self.tasks, || async move {
+            inner.tend(account).await.map(|()| Landed::Nothing)
+        }));
+    }
+
+    /// Does what may be done about an account: about what is in doubt on it, who it belongs to, what
+    /// nobody holds.
+    async fn tend(&self, account: AccountTag) -> Result<(), BrokerError> {
+        let view = self.view(account).await?;
+        let left = view.in_doubt.iter().filter(|open| self.is_left(open));
+        self.meter.looked(account, left.map(|open| open.op));
+        let desk = self.desk_of(&view)?;
+        for open in view.in_doubt.iter().filter(|open| self.is_left(open)) {
+            let Err(error) = self.by_the_rules(&desk, account, open.op).await else { continue };
+            if let Some(at_ms) = self.again_ms(open.op, &error) {
+                self.look_again(account, at_ms);
+            }
+            tracing::debug!(target: "tokenwal", %account, op = open.op.0, %error, "in doubt");
+        }
+        let view = match self.ledger.account(account).await? {
+            Some(view) if view.provisional => return self.name(&desk, &view).await,
+            Some(view) => view,
+            None => return Ok(()),
+        };
+        self.revoke_orphans(&desk, view.account_tag).await?;
+        self.keep_a_place_free(&desk, view.account_tag, None).await.map(drop)
+    }
+
+    /// Says when to look again into an operation about which a step was tried that came to nothing.
+    /// What waits or asks has said so itself.
+    fn again_ms(&self, op: OpId, error: &BrokerError) -> Option<u64> {
+        let later = || {
+            let margin_ms = u64::try_from(self.margin.as_millis()).unwrap_or(u64::MAX);
+            Some(self.ledger.now_ms().saturating_add(margin_ms))
+        };
+        match error {
+            BrokerError::NotNow { until_ms, .. } => Some(*until_ms),
+            // The step is itself in doubt now.
+            BrokerError::InDoubt { op: step, .. } if *step != op => later(),
+            BrokerError::NotSent { .. } => later(),
+            BrokerError::Refused { refusal, .. } if refusal.class() == RefusalClass::Retry => {
+                later()
+            }
+            _ => None,
+        }
+    }
+
+    /// Asks once more whose the grants of a provisional account are.
+    async fn name(&self, desk: &Desk, view: &AccountView) -> Result<(), BrokerError> {
+        let from = view.account_tag;
+        for grant in view.grants.iter().filter(|grant| grant.end.is_none()) {
+            let Some(pair) = self.ledger.pair(from, grant.grant).await? else { continue };
+            let Some(user) = desk.upstream().who(&pair).await else { continue };
+            let account = crate::ids::Account::new(desk.app().clone(), user);
+            let to = self.ledger.tag_of(&(&account).into());
+            self.change(from, Change::Identify { grant: grant.grant, account }).await?;
+            self.shelf.drop(to);
+            self.moved_fresh(from, to, grant.grant);
+            self.bell.ring(Event::Identified { from, account: to, grant: grant.grant });
+            self.keep_a_place_free(desk, to, None).await?;
+        }
+        Ok(())
+    }
+
+    fn case<'a>(
+        &self,
+        desk: &'a Desk,
+        view: &'a AccountView,
+        operation: &'a OperationView,
+        probed: Option<Probed>,
+    ) -> Case<'a> {
+        Case {
+            probed,
+            newest_ms: self.ledger.newest_ms(),
+            known_for: self.known_for(operation.op),
+            token_for: self.token_for(view.account_tag, operation.grant),
+            ..case(desk, view, operation, self.ledger.now_ms(), self.margin)
+        }
+    }
+
+    /// An operation of this process is known since it was begun, any other since the broker is there.
+    fn known_for(&self, op: OpId) -> Duration {
+        let known = lock(&self.begun).get(&op).copied();
+        known.unwrap_or(self.started).elapsed()
+    }
+
+    /// A pair of this process is there since it came, any other since the broker is.
+    fn token_for(&self, account: AccountTag, grant: GrantId) -> Duration {
+        let came = lock(&self.came).get(&(account, grant)).copied();
+        came.unwrap_or(self.started).elapsed()
+    }
+
+    async fn choose(
+        &self,
+        account: AccountTag,
+        op: OpId,
+        choice: Choice,
+    ) -> Result<(), BrokerError> {
+        let view = self.view(account).await?;
+        let unknown = BrokerError::Choice { account, problem: "no such operation is open" };
+        let open = view.in_doubt.iter().find(|open| open.op == op).ok_or(unknown)?;
+        if !self.is_left(open) {
+            let problem = "the operation is on its way: wait for its outcome";
+            return Err(BrokerError::Choice { account, problem });
+        }
+        // What a person knows needs no app to be configured.
+        let desk = || self.desk_of(&view);
+        match choice {
+            Choice::ByTheRules => self.by_the_rules(&desk()?, account, op).await,
+            Choice::NotIssued => self.resolved(account, op, ResolvedHow::NotIssued).await,
+            Choice::IssuedElsewhere => {
+                self.resolved(account, op, ResolvedHow::IssuedElsewhere).await
+            }
+            Choice::Waive => self.resolved(account, op, ResolvedHow::Waived).await,
+            Choice::Resend => self.resend(&desk()?, account, open).await,
+            Choice::Burn(code) => self.burn(&*desk()?, account, open, code).await,
+        }
+    }
+
+    async fn resolved(
+        &self,
+        account: AccountTag,
+        op: OpId,
+        how: ResolvedHow,
+    ) -> Result<(), BrokerError> {
+        match self.change(account, Change::Resolve { op, how }).await {
+            // Somebody was faster.
+            Err(BrokerError::Ledger(error)) if matches!(*error, Error::UnknownOperation { .. }) => {
+            }
+            changed => {
+                changed?;
+                lock(&self.asked).remove(&op);
+                lock(&self.begun).remove(&op);
+                self.bell.ring(Event::Resolved { account, op, how });
+            }
+        }
+        Ok(())
+    }
+
+    /// Does what the rules allow, step by step, until the operation is resolved or has to wait.
+    async fn by_the_rules(
+        &self,
+        desk: &Arc<Desk>,
+        account: AccountTag,
+        op: OpId,
+    ) -> Result<(), BrokerError> {
+        let mut probed = None;
+        loop {
+            let view = self.view(account).await?;
+            let Some(open) = view.in_doubt.iter().find(|open| open.op == op) else {
+                return Ok(());
+            };
+            let in_doubt = |why| BrokerError::InDoubt { account, op, reason: open.doubt, why };
+            match self.case(desk, &view, open, probed).step() {
+                Step::Resolve(how) => return self.resolved(account, op, how).await,
+                Step::Resend | Step::Mint => return self.resend(desk, account, open).await,
+                Step::Probe => probed = Some(self.probe(desk, account, open).await?),
+                Step::Wait(until_ms) => {
+                    self.look_again(account, until_ms);
+                    return Err(in_doubt(None));
+                }
+                Step::Ask(why) => {
+                    // Whatever a probe said is part of the answer, and is not asked for again.
+                    lock(&self.asked).insert(op, why);
+                    self.bell.ring(Event::Ask { account, op, why });
+                    return Err(in_doubt(Some(why)));
+                }
+            }
+        }
+    }
+
+    /// Looks into an account again later. The wait holds no call, and no shutdown.
+    fn look_again(&self, account: AccountTag, until_ms: u64) {
+        let wait = Duration::from_millis(until_ms.saturating_sub(self.ledger.now_ms()));
+        let me = self.me.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(wait).await;
+            if let Some(inner) = me.upgrade() {
+                inner.look_into(account);
+            }
+        });
+    }
+
+    /// Presents the same token again, as an operation of its own beside the one in doubt.
+    async fn resend(
+        &self,
+        desk: &Arc<Desk>,
+        account: AccountTag,
+        open: &OperationView,
+    ) -> Result<(), BrokerError> {
+        let sent = match open.action {
+            Action::Refresh | Action::Mint => {
+                self.refresh_now(account, open.grant, Some(open.op)).await.map(drop)
+            }
+            Action::Revoke => self.revoke_now(desk, account, open.grant, Some(open.op)).await,
+            Action::Exchange | Action::Introspect | Action::Burn => {
+                let problem = "only a refresh, a mint or a revocation can be sent again";
+                return Err(BrokerError::Choice { account, problem });
+            }
+        };
+        let stands_for_it = match &sent {
+            Ok(()) => true,
+            // What rotates is counted from when it was first sent.
+            Err(BrokerError::InDoubt { .. }) => open.action != Action::Refresh || !desk.rotates(),
+            Err(_) => false,
+        };
+        if stands_for_it {
+            self.resolved(account, open.op, ResolvedHow::Resent).await?;
+        }
+        sent
+    }
+
+    /// Presents a code again. Whatever the provider answers, what it had issued is nobody's.
+    async fn burn(
+        &self,
+        desk: &Desk,
+        account: AccountTag,
+        open: &OperationView,
+        code: Secret,
+    ) -> Result<(), BrokerError> {
+        if desk.profile().code_reuse_revokes().verified() != Some(&true) {
+            let problem = "nothing verified says that the provider revokes what a code issued";
+            return Err(BrokerError::Choice { account, problem });
+        }
+        let begin = Begin::burn(account, open.op).presenting(&code);
+        let redirect_uri = desk.config.redirect_uri.clone();
+        let came = self
+            .call(desk, Action::Burn, begin, move |upstream, _| {
+                Box::pin(async move {
+                    // The verifier went with the click; the code is seen twice all the same.
+                    let verifier = Secret::new(String::new());
+                    let code = super::Code {
+                        code: &code,
+                        redirect_uri: &redirect_uri,
+                        verifier: &verifier,
+                        nonce: "",
+                    };
+                    upstream.exchange(code).await
+                })
+            })
+            .await?;
+        match came.settled {
+            Settled::Refused => match came.refusal {
+                // The code was not looked at.
+                Some(refusal)
+                    if matches!(refusal.class(), RefusalClass::OwnFault | RefusalClass::Retry) =>
+                {
+                    let refusal = Box::new(refusal);
+                    Err(BrokerError::Refused { account, op: came.op, refusal })
+                }
+                _ => self.resolved(account, open.op, ResolvedHow::Burnt).await,
+            },
+            // The first one had never reached it.
+            Settled::Issued(_) | Settled::DifferentUser(_) => {
+                self.resolved(account, open.op, ResolvedHow::NotIssued).await
+            }
+            Settled::NotSent => {
+                let reason = came.not_sent.unwrap_or(NotSent::GivenUp);
+                Err(BrokerError::NotSent { account, op: came.op, reason })
+            }
+            _ => Err(BrokerError::InDoubt {
+                account,
+                op: open.op,
+                reason: open.doubt,
+                why: Some(Why::Burn),
+            }),
+        }
+    }
+
+    /// Asks about a refresh token in doubt.
+    async fn probe(
+        &self,
+        desk: &Desk,
+        account: AccountTag,
+        open: &OperationView,
+    ) -> Result<Probed, BrokerError> {
+        let said = Arc::new(Mutex::new(None));
+        let hear = Arc::clone(&said);
+        let begin = Begin::introspect(account, open.grant);
+        self.call(desk, Action::Introspect, begin, move |upstream, pair| match pair {
+            Some(pair) => Box::pin(async move {
+                let (introspection, outcome) = upstream.introspect(pair, Which::Refresh).await;
+                *lock(&hear) = introspection.map(|about| about.active);
+                outcome
+            }),
+            None => Box::pin(std::future::ready(Outcome::NotSent(NotSent::GivenUp))),
+        })
+        .await?;
+        let said = *lock(&said);
+        Ok(match said {
+            Some(true) => Probed::Active,
+            Some(false) => Probed::Inactive,
+            None => Probed::Unknown,
+        })
+    }
+}
+
+/// Gathers what a decision about an operation rests on.
+pub(super) fn case<'a>(
+    desk: &'a Desk,
+    view: &'a AccountView,
+    operation: &'a OperationView,
+    now_ms: u64,
+    margin: Duration,
+) -> Case<'a> {
+    let grant = view.grants.iter().find(|grant| grant.grant == operation.grant);
+    let twins = view.in_doubt.iter().filter(|other| {
+        other.op != operation.op
+            && other.action == operation.action
+            && other.grant == operation.grant
+            && other.generation == operation.generation
+    });
+    Case {
+        operation,
+        grant,
+        has_later_twin: twins.clone().any(|other| other.op > operation.op),
+        twins: twins.count(),
+        profile: desk.profile(),
+        rotates: desk.rotates(),
+        newer_siblings: newer_siblings(view, operation),
+        now_ms,
+        newest_ms: newest_ms(view),
+        margin,
+        known_for: Duration::from_millis(now_ms.saturating_sub(operation.since_ms)),
+        token_for: Duration::from_millis(
+            now_ms.saturating_sub(grant.map_or(now_ms, |grant| grant.issued_at_ms)),
+        ),
+        probed: None,
+    }
+}
+
+/// Counts the living grants that were begun after an operation. A grant is numbered by its intent.
+fn newer_siblings(view: &AccountView, operation: &OperationView) -> usize {
+    let living = view.grants.iter().filter(|grant| grant.end.is_none());
+    living.filter(|grant| grant.grant.0 > operation.op.0).count()
+}
+
+fn newest_ms(view: &AccountView) -> u64 {
+    let of_grant = |grant: &GrantView| {
+        let refused_ms = grant.refusal.as_ref().map(|refusal| refusal.at_ms);
+        let ended_ms = grant.end.as_ref().map(|end| end.at_ms);
+        let held_ms = grant.holders.iter().map(|held| held.since_ms).max();
+        [refused_ms, ended_ms, held_ms].into_iter().flatten().fold(grant.issued_at_ms, u64::max)
+    };
+    let begun = view.in_doubt.iter().map(|open| open.since_ms);
+    view.grants.iter().map(of_grant).chain(begun).max().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{ISSUED_MS, SENT_MS, account, ended, grant, held, operation};
+    use super::*;
+    use crate::RefusalView;
+    use crate::ids::Lsn;
+
+    #[test]
+    fn every_record_of_an_account_tells_how_late_it_is() {
+        let newest = |grant, open| newest_ms(&account(vec![grant], open));
+        assert_eq!(newest_ms(&account(Vec::new(), Vec::new())), 0);
+        assert_eq!(newest(grant(10), Vec::new()), ISSUED_MS);
+        assert_eq!(newest(grant(10), vec![operation(20, Action::Refresh, 10)]), SENT_MS);
+        let mut adopted = held(grant(10), "sync", &[], 12);
+        adopted.holders[0].since_ms = SENT_MS + 1;
+        assert_eq!(newest(adopted, Vec::new()), SENT_MS + 1);
+        let mut over = ended(grant(10));
+        over.end.as_mut().unwrap().at_ms = SENT_MS + 2;
+        assert_eq!(newest(over, Vec::new()), SENT_MS + 2);
+        let mut refused = grant(10);
+        refused.refusal = Some(RefusalView {
+            class: RefusalClass::Retry,
+            status: 429,
+            retry_after_s: 0,
+            at_ms: SENT_MS + 3,
+            lsn: Lsn(40),
+            error: None,
+            description: None,
+            request_id: None,
+        });
+        assert_eq!(newest(refused, Vec::new()), SENT_MS + 3);
+    }
+
+    #[test]
+    fn only_living_grants_that_came_after_an_operation_are_new_to_it() {
+        let view = account(vec![grant(10), grant(15), grant(25), ended(grant(30))], Vec::new());
+        assert_eq!(newer_siblings(&view, &operation(20, Action::Revoke, 10)), 1);
+        assert_eq!(newer_siblings(&view, &operation(40, Action::Revoke, 10)), 0);
+    }
+}

@@ -1,0 +1,415 @@
+//! Handing out access tokens: the current one while it is valid, else one refresh however many wait.
+
+use super::app::Desk;
+use super::cache::{Ready, ReadyGrant};
+use super::error::BrokerError;
+use super::event::Event;
+use super::metrics::How;
+use super::rules::covers;
+use super::{Broker, Inner, Key, Landed};
+use crate::error::Error;
+use crate::format::value::Action;
+use crate::ids::{Account, AccountTag, GrantId, Holder, OpId};
+use crate::journal::{AccountRef, Begin, IssuedPair, Settled};
+use crate::ledger::{Change, Ledger};
+use crate::outcome::{ExpirySource, NotSent, Outcome, RefusalClass};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+impl<L: Ledger> Broker<L> {
+    /// Returns a pair of the account whose access token has these scopes and works for at least
+    /// `min_validity` more: the current one, or that of one refresh for all who wait.
+    ///
+    /// Any living grant of the account will do; where tenants must be kept apart, ask by
+    /// [`Broker::access_token_for`]. A valid token is handed out whatever is in doubt, without a
+    /// sync. Where the provider is not to be asked now, one whose expiry is only assumed is handed
+    /// out as well.
+    ///
+    /// # Errors
+    /// [`BrokerError::NeedsAuthorization`], [`BrokerError::InDoubt`], [`BrokerError::Refused`],
+    /// [`BrokerError::NotSent`], [`BrokerError::NotNow`], [`BrokerError::Paused`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future stops nothing: a refresh goes on in a task of its own.
+    pub async fn access_token(
+        &self,
+        account: impl Into<AccountRef>,
+        scopes: &[&str],
+        min_validity: Duration,
+    ) -> Result<Arc<IssuedPair>, BrokerError> {
+        let account = self.0.ledger.tag_of(&account.into());
+        self.0.hand_out(account, None, scopes, min_validity).await
+    }
+
+    /// As [`Broker::access_token`], on behalf of a holder: of the grants that it holds, or those of
+    /// its tenant, or of all where the app's accounts are shared.
+    ///
+    /// # Errors
+    /// As [`Broker::access_token`].
+    ///
+    /// # Cancel safety
+    /// As [`Broker::access_token`].
+    pub async fn access_token_for(
+        &self,
+        holder: &Holder,
+        account: impl Into<AccountRef>,
+        scopes: &[&str],
+        min_validity: Duration,
+    ) -> Result<Arc<IssuedPair>, BrokerError> {
+        let account = self.0.ledger.tag_of(&account.into());
+        self.0.hand_out(account, Some(holder), scopes, min_validity).await
+    }
+
+    /// Mints a pair for an account by client credentials or an assertion, as the account's standing
+    /// grant; later ones come by [`Broker::access_token`].
+    ///
+    /// # Errors
+    /// As [`Broker::access_token`]; [`BrokerError::Choice`] where the app is not one that mints.
+    ///
+    /// # Cancel safety
+    /// As [`Broker::access_token`].
+    pub async fn mint(
+        &self,
+        account: &Account,
+        scopes: &[&str],
+    ) -> Result<Arc<IssuedPair>, BrokerError> {
+        let tag = self.0.ledger.tag_of(&account.into());
+        let desk = Arc::clone(self.0.desk(&account.app)?);
+        if !desk.config.mints {
+            let problem = "its app is not configured to mint";
+            return Err(BrokerError::Choice { account: tag, problem });
+        }
+        let (account, scopes) = (account.clone(), owned(scopes));
+        let inner = self.0.handle()?;
+        let work = || async move { inner.mint_now(&desk, account, scopes, None).await };
+        match self.0.flights.join(Key::Grant(tag, GrantId::NONE), &self.0.tasks, work).await {
+            Some(Ok(Landed::Pair(pair))) => Ok(pair),
+            Some(Err(error)) => Err(error),
+            _ => Err(BrokerError::Closed),
+        }
+    }
+
+    /// Refreshes a grant now, or joins the refresh that is on its way.
+    ///
+    /// # Errors
+    /// As [`Broker::access_token`].
+    ///
+    /// # Cancel safety
+    /// As [`Broker::access_token`].
+    pub async fn refresh(
+        &self,
+        account: impl Into<AccountRef>,
+        grant: GrantId,
+    ) -> Result<Arc<IssuedPair>, BrokerError> {
+        let account = self.0.ledger.tag_of(&account.into());
+        self.0.refreshed(account, grant).await
+    }
+
+    /// Says that a resource answered 401 to this pair's access token, and returns the one to use
+    /// instead.
+    ///
+    /// Only the generation that was refused is invalidated, and only if it is still the current one.
+    ///
+    /// # Errors
+    /// As [`Broker::access_token`].
+    ///
+    /// # Cancel safety
+    /// As [`Broker::access_token`].
+    pub async fn rejected(&self, pair: &IssuedPair) -> Result<Arc<IssuedPair>, BrokerError> {
+        let account = pair.account();
+        let ready = self.0.ready(account).await?;
+        let current = ready.grants.iter().find(|grant| grant.grant() == pair.grant());
+        let current = current.ok_or(BrokerError::NeedsAuthorization { account })?;
+        if current.pair.generation() != pair.generation() {
+            self.0.use_it(&ready, current, self.0.ledger.now_ms(), How::Current);
+            return Ok(Arc::clone(&current.pair));
+        }
+        self.0.shelf.reject(current);
+        self.0.refreshed(account, pair.grant()).await
+    }
+
+    /// Says that a resource took this pair's access token. The first time for a generation it is
+    /// recorded: the refresh token before it is kept no longer then, and holders of older grants of
+    /// the same tenant whose scopes this one covers move to it.
+    ///
+    /// # Errors
+    /// Those of every write.
+    ///
+    /// # Cancel safety
+    /// When the future is dropped the change may or may not become durable.
+    pub async fn worked(&self, pair: &IssuedPair) -> Result<(), BrokerError> {
+        let inner = &self.0;
+        let account = pair.account();
+        let ready = inner.ready(account).await?;
+        let current = ready.grants.iter().find(|grant| grant.grant() == pair.grant());
+        let is_current = |grant: &&ReadyGrant| grant.pair.generation() == pair.generation();
+        let Some(current) = current.filter(is_current) else { return Ok(()) };
+        if current.worked.swap(true, Ordering::Relaxed) {
+            return Ok(());
+        }
+        let (grant, generation) = (pair.grant(), pair.generation());
+        let noted = inner.change(account, Change::Worked { grant, generation }).await;
+        if noted.is_err() {
+            current.worked.store(false, Ordering::Relaxed);
+        }
+        noted?;
+        inner.supersede(account, grant).await
+    }
+}
+
+impl<L: Ledger> Inner<L> {
+    /// Returns the account from the shelf, or loads it.
+    pub(super) async fn ready(&self, account: AccountTag) -> Result<Arc<Ready>, BrokerError> {
+        if let Some(ready) = self.shelf.get(account) {
+            return Ok(ready);
+        }
+        let changes = self.shelf.changes(account);
+        let view = self.ledger.account(account).await?;
+        let view = view.ok_or(BrokerError::UnknownAccount { account })?;
+        let mut grants = Vec::new();
+        for grant in view.grants.iter().filter(|grant| grant.end.is_none()) {
+            if let Some(pair) = self.ledger.pair(account, grant.grant).await? {
+                let grant = ReadyGrant::new(grant, pair);
+                self.shelf.remind(&grant);
+                grants.push(grant);
+            }
+        }
+        grants.sort_by_key(|grant| std::cmp::Reverse(grant.pair.lsn()));
+        let desk = view.app.as_ref().and_then(|app| self.desks.get(app)).cloned();
+        let ready = Arc::new(Ready { view, desk, grants });
+        self.shelf.put(account, changes, &ready);
+        Ok(ready)
+    }
+
+    async fn hand_out(
+        &self,
+        account: AccountTag,
+        holder: Option<&Holder>,
+        scopes: &[&str],
+        min_validity: Duration,
+    ) -> Result<Arc<IssuedPair>, BrokerError> {
+        let ready = self.ready(account).await?;
+        let now_ms = self.ledger.now_ms();
+        let min_ms = u64::try_from(min_validity.as_millis()).unwrap_or(u64::MAX);
+        let until_ms = now_ms.saturating_add(min_ms);
+        let shared = ready.desk.as_ref().is_some_and(|desk| desk.config.shared);
+        let fits = |grant: &&ReadyGrant| {
+            covers(grant.pair.scopes(), scopes)
+                && holder.is_none_or(|holder| shared || self.is_for(grant, holder))
+        };
+        let candidates = || ready.grants.iter().filter(fits);
+        if let Some(grant) = candidates().find(|grant| grant.is_valid(until_ms)) {
+            self.use_it(&ready, grant, now_ms, How::Current);
+            return Ok(Arc::clone(&grant.pair));
+        }
+        let mut refused = BrokerError::NeedsAuthorization { account };
+        for grant in candidates() {
+            if grant.pair.refresh_token().is_none() && !ready.desk()?.config.mints {
+                continue;
+            }
+            match self.refreshed(account, grant.grant()).await {
+                Ok(pair) => return Ok(pair),
+                Err(error) => {
+                    if may_still_work(grant, &error) {
+                        self.use_it(&ready, grant, now_ms, How::Assumed);
+                        return Ok(Arc::clone(&grant.pair));
+                    }
+                    refused = error;
+                }
+            }
+        }
+        // One that works, if not for as long as was asked.
+        match candidates().find(|grant| grant.is_valid(now_ms)) {
+            Some(grant) => {
+                self.use_it(&ready, grant, now_ms, How::Current);
+                Ok(Arc::clone(&grant.pair))
+            }
+            None => Err(refused),
+        }
+    }
+
+    /// A grant is for those who hold it, and for the tenant for which it was obtained.
+    pub(super) fn is_for(&self, grant: &ReadyGrant, holder: &Holder) -> bool {
+        grant.tenants.iter().any(|tenant| tenant == holder.tenant())
+            || grant.holders.contains(&self.ledger.holder_tag(holder))
+    }
+
+    /// Joins the refresh of a grant, or starts it.
+    pub(super) async fn refreshed(
+        &self,
+        account: AccountTag,
+        grant: GrantId,
+    ) -> Result<Arc<IssuedPair>, BrokerError> {
+        let inner = self.handle()?;
+        let key = Key::Grant(account, grant);
+        let made = AtomicBool::new(false);
+        let work = || {
+            made.store(true, Ordering::Relaxed);
+            async move { inner.refresh_now(account, grant, None).await }
+        };
+        let landed = self.flights.join(key, &self.tasks, work).await;
+        self.meter.refresh(made.into_inner());
+        match landed {
+            Some(Ok(Landed::Pair(pair))) => {
+                self.hand(&pair);
+                self.meter.handed(How::Refreshed);
+                Ok(pair)
+            }
+            Some(Err(error)) => Err(error),
+            _ => Err(BrokerError::Closed),
+        }
+    }
+
+    /// Refreshes a grant; beside an operation in doubt if that is what is resolved by it.
+    pub(super) async fn refresh_now(
+        &self,
+        account: AccountTag,
+        grant: GrantId,
+        beside: Option<OpId>,
+    ) -> Result<Landed, BrokerError> {
+        let ready = self.ready(account).await?;
+        let desk = Arc::clone(ready.desk()?);
+        let target = ready.grants.iter().find(|ready| ready.grant() == grant);
+        let target = target.ok_or(BrokerError::NeedsAuthorization { account })?;
+        if target.paused {
+            return Err(BrokerError::Paused { account, grant });
+        }
+        if desk.config.mints
+            && target.pair.refresh_token().is_none()
+            && let Some((app, user)) = ready.view.app.as_ref().zip(ready.view.user.as_ref())
+        {
+            let account = Account::new(app.clone(), user.clone());
+            let scopes = target.pair.scopes().to_vec();
+            return self.mint_now(&desk, account, scopes, beside).await;
+        }
+        let begin = Begin::refresh(account, grant);
+        let begin = match beside {
+            Some(op) => begin.resending(op),
+            None => begin,
+        };
+        let came = self.call(&desk, Action::Refresh, begin, |upstream, pair| match pair {
+            Some(pair) => upstream.refresh(pair),
+            None => Box::pin(std::future::ready(Outcome::NotSent(NotSent::GivenUp))),
+        });
+        let came = match came.await {
+            Err(BrokerError::Ledger(error)) if matches!(*error, Error::Busy { .. }) => {
+                return Err(self.busy(account, &error));
+            }
+            came => came,
+        };
+        self.shelf.drop(account);
+        self.landed(&desk, account, grant, came?).await
+    }
+
+    async fn mint_now(
+        &self,
+        desk: &Desk,
+        account: Account,
+        scopes: Vec<String>,
+        beside: Option<OpId>,
+    ) -> Result<Landed, BrokerError> {
+        let tag = self.ledger.tag_of(&(&account).into());
+        let begin = Begin::mint(&account).scopes(scopes.iter());
+        let begin = match beside {
+            Some(op) => begin.resending(op),
+            None => begin,
+        };
+        let came = self.call(desk, Action::Mint, begin, move |upstream, _| {
+            Box::pin(async move { upstream.mint(&account, &scopes).await })
+        });
+        let came = match came.await {
+            Err(BrokerError::Ledger(error)) if matches!(*error, Error::Busy { .. }) => {
+                return Err(self.busy(tag, &error));
+            }
+            came => came?,
+        };
+        self.shelf.drop(tag);
+        let grant = match &came.settled {
+            Settled::Issued(pair) => pair.grant(),
+            _ => GrantId::NONE,
+        };
+        self.landed(desk, tag, grant, came).await
+    }
+
+    /// A call on the grant is in doubt, or is on its way by another hand.
+    fn busy(&self, account: AccountTag, error: &Arc<Error>) -> BrokerError {
+        match **error {
+            Error::Busy { op, .. } => {
+                self.look_into(account);
+                BrokerError::InDoubt { account, op, reason: None, why: None }
+            }
+            _ => BrokerError::Ledger(Arc::clone(error)),
+        }
+    }
+
+    /// Acts on what a refresh came to, and says it to its callers.
+    async fn landed(
+        &self,
+        desk: &Desk,
+        account: AccountTag,
+        grant: GrantId,
+        came: super::call::Came,
+    ) -> Result<Landed, BrokerError> {
+        let op = came.op;
+        match came.settled {
+            Settled::Issued(pair) | Settled::DifferentUser(pair) => {
+                let (grant, generation) = (pair.grant(), pair.generation());
+                self.bell.ring(Event::Refreshed { account, grant, generation });
+                self.note_came(&pair);
+                let pair: Arc<IssuedPair> = Arc::from(pair);
+                self.schedule(desk, &pair, self.ledger.now_ms());
+                Ok(Landed::Pair(pair))
+            }
+            Settled::Refused => {
+                let Some(refusal) = came.refusal else { return Err(BrokerError::Closed) };
+                self.refused(desk, account, grant, &refusal).await?;
+                Err(BrokerError::Refused { account, op, refusal: Box::new(refusal) })
+            }
+            Settled::NotSent => {
+                let reason = came.not_sent.unwrap_or(NotSent::GivenUp);
+                Err(BrokerError::NotSent { account, op, reason })
+            }
+            Settled::InDoubt(op) => {
+                self.look_into(account);
+                Err(BrokerError::InDoubt { account, op, reason: None, why: None })
+            }
+            Settled::Revoked | Settled::Answered => Err(BrokerError::Choice {
+                account,
+                problem: "the provider answered something else than a pair",
+            }),
+        }
+    }
+
+    fn use_it(&self, ready: &Ready, grant: &ReadyGrant, now_ms: u64, how: How) {
+        self.meter.handed(how);
+        let before_ms = grant.used_ms.swap(now_ms, Ordering::Relaxed);
+        if before_ms > 0 {
+            return;
+        }
+        self.hand(&grant.pair);
+        if let Some(desk) = &ready.desk {
+            self.schedule(desk, &grant.pair, now_ms);
+        }
+    }
+}
+
+/// Says whether a token that has lapsed by an assumption alone may be handed out, since its provider
+/// cannot be asked now.
+fn may_still_work(grant: &ReadyGrant, error: &BrokerError) -> bool {
+    let only_assumed = matches!(grant.pair.expiry_source(), Some(ExpirySource::Assumed) | None);
+    let unasked = match error {
+        BrokerError::InDoubt { .. }
+        | BrokerError::NotSent { .. }
+        | BrokerError::NotNow { .. }
+        | BrokerError::Paused { .. }
+        | BrokerError::Closed => true,
+        BrokerError::Refused { refusal, .. } => refusal.class() == RefusalClass::Retry,
+        _ => false,
+    };
+    only_assumed && unasked && !grant.rejected.load(Ordering::Relaxed)
+}
+
+pub(super) fn owned(texts: &[&str]) -> Vec<String> {
+    texts.iter().map(|text| (*text).to_owned()).collect()
+}

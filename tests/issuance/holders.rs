@@ -1,0 +1,129 @@
+//! Who depends on what: tenants, supersession, letting go.
+
+use super::world::{ROTATING, SCOPES, STEADY, Setup, holder};
+use std::time::Duration;
+use tokenwal::broker::{BrokerError, Keeps};
+use tokenwal::{GrantState, Holder};
+
+#[tokio::test]
+async fn a_newer_grant_that_has_worked_takes_over_what_it_covers() {
+    let world = Setup::new(ROTATING).start().await;
+    let mut life = world.live();
+    let old = world.adopted(&life, "alice", &holder("crm")).await;
+    let new = world.adopted(&life, "alice", &holder("erp")).await;
+    let other = Holder::new("another tenant", "crm").unwrap();
+    let account = world.account("alice");
+    life.broker.adopt(&account, old.grant, &other, &SCOPES).await.unwrap();
+    life.heard();
+    let erp = holder("erp");
+    let pair = life.broker.access_token_for(&erp, &account, &SCOPES, Duration::ZERO).await;
+    let pair = pair.unwrap();
+    assert_eq!(pair.grant(), new.grant);
+    let before = life.view(&account).await;
+    assert_eq!(before.grants[0].holders.len(), 2, "nobody moves before it has worked");
+    assert!(world.works(&pair).await);
+    life.broker.worked(&pair).await.unwrap();
+    assert_eq!(life.heard(), ["superseded"]);
+    let view = life.view(&account).await;
+    let held = |at: usize| -> Vec<_> {
+        view.grants[at].holders.iter().filter_map(|held| held.holder.clone()).collect()
+    };
+    assert_eq!(held(0), std::slice::from_ref(&other), "another tenant's stays");
+    assert_eq!(held(1), [holder("erp"), holder("crm")]);
+    life.broker.release(&account, old.grant, &other).await.unwrap();
+    assert_eq!(life.view(&account).await.grants[0].state, GrantState::Released);
+}
+
+#[tokio::test]
+async fn grants_are_shared_within_a_tenant_unless_the_app_says_otherwise() {
+    for shared in [false, true] {
+        let setup = Setup::new(STEADY);
+        let setup = if shared { setup.config(|config| config.shared(true)) } else { setup };
+        let world = setup.start().await;
+        let life = world.live();
+        world.adopted(&life, "alice", &holder("crm")).await;
+        let account = world.account("alice");
+        let stranger = Holder::new("another tenant", "crm").unwrap();
+        let within = life.broker.reuse(&account, &holder("erp"), &SCOPES).await.unwrap();
+        assert!(within.is_some());
+        let beyond = life.broker.reuse(&account, &stranger, &SCOPES).await.unwrap();
+        assert_eq!(beyond.is_some(), shared);
+        let token =
+            life.broker.access_token_for(&stranger, &account, &SCOPES, Duration::ZERO).await;
+        match token {
+            Ok(_) => assert!(shared),
+            Err(error) => {
+                assert!(!shared && matches!(error, BrokerError::NeedsAuthorization { .. }));
+            }
+        }
+        let more = ["api", "full"];
+        assert!(life.broker.reuse(&account, &holder("erp"), &more).await.unwrap().is_none());
+    }
+}
+
+#[tokio::test]
+async fn whoever_disconnects_takes_along_what_nobody_else_needs() {
+    let world = Setup::new(ROTATING).start().await;
+    let life = world.live();
+    let alone = world.adopted(&life, "alice", &holder("crm")).await;
+    let shared = world.adopted(&life, "bob", &holder("crm")).await;
+    let bob = world.account("bob");
+    life.broker.adopt(&bob, shared.grant, &holder("erp"), &SCOPES).await.unwrap();
+    let done = life.broker.disconnect(&holder("crm")).await.unwrap();
+    assert_eq!(done.released.len(), 2);
+    assert_eq!(done.revoked, [(alone.account, alone.grant)]);
+    assert!(done.left.is_empty());
+    assert_eq!(world.counters().revocations, 1);
+    assert!(world.works(&life.token(&bob).await.unwrap()).await);
+    assert!(life.token(&world.account("alice")).await.is_err());
+    assert_eq!(life.broker.disconnect(&holder("crm")).await.unwrap(), Default::default());
+    world.nothing_is_lost(&life).await;
+}
+
+#[tokio::test]
+async fn nothing_is_revoked_that_would_take_others_along() {
+    let whole = ROTATING.to_owned()
+        + "[revoke]\nvalue = \"whole_grant\"\nstatus = \"verified\"\nsource = \"a test\"\n\
+           on = \"2026-01-01\"\n";
+    let world = Setup::new(&whole).start().await;
+    let life = world.live();
+    let first = world.adopted(&life, "alice", &holder("crm")).await;
+    let second = world.adopted(&life, "alice", &holder("erp")).await;
+    let account = world.account("alice");
+    let error = life.broker.revoke(&account, first.grant).await.unwrap_err();
+    assert!(matches!(error, BrokerError::WouldKill { siblings: 1, .. }), "{error}");
+    let done = life.broker.disconnect(&holder("crm")).await.unwrap();
+    assert_eq!(done.left, [(first.account, first.grant)]);
+    assert_eq!(world.counters().revocations, 0);
+    world.lapse();
+    let keeps = life.broker.keeps(&account, first.grant).await.unwrap();
+    assert_eq!(keeps, Some(Keeps::Granularity));
+    let listed = life.broker.orphans().await.unwrap();
+    assert_eq!(listed, [(first.account, first.grant, Some(Keeps::Granularity))]);
+    let pair = life.broker.access_token_for(&holder("erp"), &account, &[], Duration::ZERO).await;
+    assert_eq!(pair.unwrap().grant(), second.grant);
+    world.nothing_is_lost(&life).await;
+    // The last one takes nobody along.
+    life.broker.revoke_all(&account, first.grant).await.unwrap();
+    assert_eq!(world.counters().revocations, 1);
+    assert_eq!(world.sandbox.state().users[0].live, 0);
+}
+
+#[tokio::test]
+async fn a_grant_is_kept_for_as_long_as_anything_speaks_for_it() {
+    let world = Setup::new(STEADY).start().await;
+    let life = world.live();
+    let connected = world.connect(&life, "alice", &holder("crm")).await.unwrap();
+    let (account, grant) = (world.account("alice"), connected.grant);
+    let keeps = async || life.broker.keeps(&account, grant).await.unwrap();
+    assert_eq!(keeps().await, Some(Keeps::Waiting));
+    life.broker.adopt(&account, grant, &holder("crm"), &SCOPES).await.unwrap();
+    assert_eq!(keeps().await, Some(Keeps::Held));
+    life.token(&account).await.unwrap();
+    life.broker.release(&account, grant, &holder("crm")).await.unwrap();
+    assert_eq!(keeps().await, Some(Keeps::HandedOut));
+    world.lapse();
+    assert_eq!(keeps().await, None);
+    life.broker.revoke(&account, grant).await.unwrap();
+    assert_eq!(keeps().await, Some(Keeps::Ended));
+}
