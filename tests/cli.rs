@@ -21,7 +21,17 @@ mod hostile;
 mod look;
 #[path = "cli/machine.rs"]
 mod machine;
+#[path = "cli/operator.rs"]
+mod operator;
+#[path = "cli/orders.rs"]
+mod orders;
+#[path = "cli/pairs.rs"]
+mod pairs;
+#[path = "cli/providers.rs"]
+mod providers;
 #[path = "cli/salvage.rs"]
 mod salvage;
+#[path = "cli/sandbox.rs"]
+mod sandbox;
 #[path = "cli/stores.rs"]
 mod stores;

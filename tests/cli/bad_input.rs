@@ -87,7 +87,8 @@ fn a_store_that_another_process_owns() {
     let journal = store.create();
     issue(&journal, 1);
     let pid = format!("(pid {})", std::process::id());
-    tokenwal(&["compact", store.path()]).says(1, &[&pid, "stop that process"]);
+    let owner = format!("process {} has the store open", std::process::id());
+    tokenwal(&["compact", store.path()]).says(1, &[&owner, "takes no orders", "stop it"]);
     salvage(&store).says(1, &[&pid]);
     for command in READERS {
         tokenwal(&[command, store.path()]).ok();

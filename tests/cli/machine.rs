@@ -168,7 +168,7 @@ fn a_read_only_mount() {
 
 /// A disk of another machine.
 #[derive(Debug)]
-struct Elsewhere(RealDisk);
+pub(crate) struct Elsewhere(pub(crate) RealDisk);
 
 impl Disk for Elsewhere {
     fn path(&self) -> String {

@@ -1,6 +1,7 @@
 //! Stores to run the command on, the command itself, and what a directory held before and after.
 
 use std::collections::BTreeMap;
+use std::io::{Seek as _, Write as _};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -147,7 +148,7 @@ pub(crate) fn refresh_token(number: u32, generation: u32) -> String {
     format!("sesame-refresh-{number}-{generation}")
 }
 
-fn response(number: u32, generation: u32) -> Outcome {
+pub(crate) fn response(number: u32, generation: u32) -> Outcome {
     let body = format!(
         "{{\"access_token\":\"{}\",\"refresh_token\":\"{}\",\"scope\":\"api\",\"expires_in\":7200}}",
         access_token(number, generation),
@@ -155,6 +156,18 @@ fn response(number: u32, generation: u32) -> Outcome {
     );
     let response = TokenResponse::parse(body.into_bytes(), NOW_MS).unwrap();
     Outcome::Issued(response.with_user(user(number)))
+}
+
+/// Waits for what a reader beside an owner sees a little later: the owner's next marker proves the
+/// batch before it.
+pub(crate) fn soon(mut is_so: impl FnMut() -> bool) {
+    for _ in 0..200 {
+        if is_so() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    panic!("it has not become so within ten seconds");
 }
 
 /// What the command gave.
@@ -168,6 +181,15 @@ pub(crate) struct Ran {
 /// Runs the command.
 pub(crate) fn tokenwal(args: &[&str]) -> Ran {
     ran(Command::new(env!("CARGO_BIN_EXE_tokenwal")).args(args).env_remove("TOKENWAL_KEY_FILE"))
+}
+
+/// Runs the command with a text on its standard input.
+pub(crate) fn fed(args: &[&str], input: &str) -> Ran {
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(input.as_bytes()).unwrap();
+    file.rewind().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tokenwal"));
+    ran(command.args(args).env_remove("TOKENWAL_KEY_FILE").stdin(file))
 }
 
 pub(crate) fn ran(command: &mut Command) -> Ran {

@@ -3,15 +3,17 @@
 use crate::exit::{Exit, Failure};
 use crate::keys::KeyArgs;
 use crate::output::{Facts, bytes, counted, json, stdout};
+use crate::owner::{give, no_larger_than_needed, owner};
 use crate::progress::{Bar, Spinner};
 use std::io::Write as _;
 use std::path::PathBuf;
 use tokenwal::Options;
+use tokenwal::broker::control::Order;
 use tokenwal::inspect::{self, Reader};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The store, which no process may have open
+    /// The store; a process that has it open is asked to compact it
     #[arg(value_name = "DIR")]
     dir: PathBuf,
     #[command(flatten)]
@@ -23,6 +25,9 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: Args) -> Result<Exit, Failure> {
     let failure = Failure::of(&args.dir);
+    if let Some(owner) = owner(&args.dir)? {
+        return through(&args, &owner);
+    }
     let disk = inspect::directory(&args.dir).map_err(&failure)?;
     let mut bar = Bar::new("reading");
     let reader = Reader::open_on(disk, None, None, &mut |progress| bar.tell(progress));
@@ -56,14 +61,42 @@ pub(crate) fn run(args: Args) -> Result<Exit, Failure> {
     Ok(Exit::Sound)
 }
 
-/// Takes the batches that the store has, and the shortest segments for them: a compaction may be
-/// asked for because the disk is nearly full.
-fn no_larger_than_needed(options: Options, batch_bytes_max: u32) -> Options {
-    const OUTCOME_BYTES: u32 = 64 << 10;
-    const BLOCKS_BYTES: u64 = 64 << 10;
-    options
-        .batch_bytes_max(batch_bytes_max)
-        .segment_bytes(4 * u64::from(batch_bytes_max) + BLOCKS_BYTES)
-        .outcome_bytes_max(OUTCOME_BYTES.min(batch_bytes_max / 2))
-        .compact_at_percent(0)
+/// What `--json` prints of a compaction that the process that has the store open has made.
+#[derive(serde::Serialize)]
+struct ByOwner {
+    by_owner: bool,
+    lsn: tokenwal::Lsn,
+    accounts: u64,
+    records: u64,
+    bytes: u64,
+}
+
+/// Lets the process that has the store open compact it.
+fn through(args: &Args, owner: &str) -> Result<Exit, Failure> {
+    let spinner = Spinner::new("folding");
+    give(&args.dir, &Order::Compact, owner)?;
+    drop(spinner);
+    let summary = Reader::open(&args.dir, None).and_then(|reader| reader.summary());
+    let summary = summary.map_err(Failure::of(&args.dir))?;
+    let made = ByOwner {
+        by_owner: true,
+        lsn: summary.snapshot_lsn,
+        accounts: summary.snapshot_accounts,
+        records: summary.snapshot_records,
+        bytes: summary.snapshot_bytes,
+    };
+    let mut out = stdout();
+    if args.json {
+        json(&mut out, &made)?;
+    } else {
+        let mut facts = Facts::default();
+        facts
+            .add("by", owner)
+            .add("snapshot", format!("up to LSN {}, {}", made.lsn, bytes(made.bytes)))
+            .add("accounts", made.accounts)
+            .add("records", made.records);
+        facts.print(&mut out)?;
+    }
+    out.flush()?;
+    Ok(Exit::Sound)
 }

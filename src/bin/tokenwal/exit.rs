@@ -5,6 +5,7 @@ use std::error::Error as StdError;
 use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
+use tokenwal::broker::BrokerError;
 use tokenwal::{Error, KeyError, Verdict};
 
 /// The exit codes; 2, wrong usage, is clap's.
@@ -122,6 +123,13 @@ fn is_damage(error: &Error) -> bool {
         Error::Corrupt(_) | Error::Suspect(_) | Error::Forged { .. } => true,
         Error::Compaction(cause) => is_damage(cause),
         _ => false,
+    }
+}
+
+impl From<BrokerError> for Failure {
+    fn from(error: BrokerError) -> Self {
+        let advice = error.advice();
+        Self::new(error, advice)
     }
 }
 

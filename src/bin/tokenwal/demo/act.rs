@@ -17,6 +17,7 @@ pub(super) struct Act {
     pub(super) live_at_provider: usize,
     pub(super) live_and_known: usize,
     pub(super) running_integration_lives: bool,
+    pub(super) issued: u64,
 }
 
 /// Counts the approvals of a user that live at the provider.

@@ -57,6 +57,7 @@ pub(super) async fn run(sandbox: &Sandbox, site: &Site, page: &Page) -> Result<A
         live_at_provider: live_of(sandbox, USER),
         live_and_known: service.live_and_known(sandbox),
         running_integration_lives: lives,
+        issued: u64::from(service.approvals_asked),
     })
 }
 

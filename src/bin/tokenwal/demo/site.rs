@@ -56,16 +56,22 @@ impl Site {
         let scopes = ["api", "refresh_token"];
         let page = self.provider.authorization_url(REDIRECT, &scopes, "demo", &pkce);
         let page = page.map_err(unexpected)?;
-        let page = Url::parse_with_params(&page, [("login_hint", user)]).map_err(unexpected)?;
+        let query = self.visit(&page, user).await?;
+        let back = Url::parse(&format!("{REDIRECT}?{query}")).map_err(unexpected)?;
+        let code = back.query_pairs().find(|(name, _)| name == "code");
+        let code = code.map(|(_, code)| code.into_owned());
+        let code = code.ok_or_else(|| unexpected("the provider sent no code"))?;
+        Ok(Callback { code: Secret::new(code), pkce })
+    }
+
+    /// Approves as a user does in a browser, and returns the query that the provider sends back.
+    pub(super) async fn visit(&self, page: &str, user: &str) -> Result<String, Failure> {
+        let page = Url::parse_with_params(page, [("login_hint", user)]).map_err(unexpected)?;
         let answer = self.http.get(page).send().await.map_err(unexpected)?;
         let back = answer.headers().get(LOCATION).and_then(|location| location.to_str().ok());
         let back = back.and_then(|location| Url::parse(location).ok());
-        let code = back.as_ref().and_then(|url| {
-            let mut pairs = url.query_pairs();
-            pairs.find(|(name, _)| name == "code").map(|(_, code)| code.into_owned())
-        });
-        let code = code.ok_or_else(|| unexpected("the provider sent no code"))?;
-        Ok(Callback { code: Secret::new(code), pkce })
+        let query = back.as_ref().and_then(Url::query).map(str::to_owned);
+        query.ok_or_else(|| unexpected("the provider sent nobody back"))
     }
 
     /// Calls a resource as an integration does, and returns the status.

@@ -1,0 +1,243 @@
+//! `tokenwal import DIR`: takes in pairs that were kept elsewhere, one a line of standard input,
+//! each by one durable record, and asks nothing of their providers.
+
+use crate::exit::{Exit, Failure, say};
+use crate::keys::KeyArgs;
+use crate::look::now_ms;
+use crate::output::{counted, json, stdout};
+use crate::owner::{DRAIN, NotOpened, broker, failed, give, open, owner, runtime};
+use std::collections::VecDeque;
+use std::io::{self, BufRead, Read as _, Write};
+use std::path::PathBuf;
+use tokenwal::broker::control::{Done, Order, OrderError};
+use tokenwal::broker::{Broker, BrokerError};
+use tokenwal::ledger::Line;
+use tokenwal::{AccountTag, Error, GrantId, Journal, Secret};
+use tokio::task::JoinHandle;
+
+/// A line's length, in bytes, from which on it is too long whatever it holds.
+const LINE_BYTES_MAX: u64 = (1 << 20) + 1;
+/// So many lines are made durable at once.
+const AT_ONCE: usize = 256;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The store
+    #[arg(value_name = "DIR")]
+    dir: PathBuf,
+    #[command(flatten)]
+    keys: KeyArgs,
+    /// Only read the lines, and say which are wrong
+    #[arg(long)]
+    check: bool,
+    /// Print one object a line
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(serde::Serialize)]
+struct Imported {
+    line: u64,
+    account_tag: Option<AccountTag>,
+    grant: Option<GrantId>,
+    /// The token was known, and no pair was stored.
+    already: bool,
+    /// The grant that has it has ended, which an import does not undo.
+    ended: bool,
+}
+
+/// What came of the lines so far.
+struct Tally<W> {
+    out: W,
+    as_json: bool,
+    imported: u64,
+    already: u64,
+    wrong: u64,
+}
+
+pub(crate) fn run(args: Args) -> Result<Exit, Failure> {
+    let mut tally = Tally { out: stdout(), as_json: args.json, imported: 0, already: 0, wrong: 0 };
+    let lines = Lines { input: io::stdin().lock(), number: 0 };
+    if args.check {
+        for line in lines {
+            let (number, text) = line?;
+            match Line::parse(text.reveal(), now_ms()) {
+                Ok(_) => tally.imported += 1,
+                Err(error) => tally.wrong(number, &error)?,
+            }
+        }
+        return tally.end("would be read");
+    }
+    match owner(&args.dir)? {
+        Some(owner) => through(&args, &owner, lines, &mut tally)?,
+        None => match open(&args.dir, &args.keys) {
+            Ok(journal) => alone(&args, journal, lines, &mut tally)?,
+            Err(NotOpened::Locked) => through(&args, "a process", lines, &mut tally)?,
+            Err(NotOpened::Failed(failure)) => return Err(failure),
+        },
+    }
+    tally.end("imported")
+}
+
+/// Imports through the process that has the store open.
+fn through(
+    args: &Args,
+    owner: &str,
+    lines: Lines<impl BufRead>,
+    tally: &mut Tally<impl Write>,
+) -> Result<(), Failure> {
+    for line in lines {
+        let (number, text) = line?;
+        // What is wrong with a line is found here, so that all else that fails ends it.
+        if let Err(error) = Line::parse(text.reveal(), now_ms()) {
+            tally.wrong(number, &error)?;
+            continue;
+        }
+        let done = give(&args.dir, &Order::Import { line: text }, owner)?;
+        tally.done(number, &done)?;
+    }
+    Ok(())
+}
+
+/// Imports into a store that nobody has open.
+fn alone(
+    args: &Args,
+    journal: Journal,
+    lines: Lines<impl BufRead>,
+    tally: &mut Tally<impl Write>,
+) -> Result<(), Failure> {
+    let imported = runtime()?.block_on(async {
+        let broker = broker(journal.clone(), Vec::new());
+        let imported = all(args, &broker, lines, tally).await;
+        broker.shutdown(DRAIN).await;
+        imported
+    });
+    let closed = journal.blocking().close();
+    imported?;
+    closed.map_err(Failure::of(&args.dir))
+}
+
+type Begun = (u64, JoinHandle<Result<Done, OrderError>>);
+
+async fn all(
+    args: &Args,
+    broker: &Broker<Journal>,
+    lines: Lines<impl BufRead>,
+    tally: &mut Tally<impl Write>,
+) -> Result<(), Failure> {
+    let mut begun: VecDeque<Begun> = VecDeque::new();
+    for line in lines {
+        let (number, line) = line?;
+        if begun.len() >= AT_ONCE
+            && let Some(first) = begun.pop_front()
+        {
+            settle(args, first, tally).await?;
+        }
+        let broker = broker.clone();
+        let order = Order::Import { line };
+        begun.push_back((number, tokio::spawn(async move { broker.carry_out(order).await })));
+    }
+    while let Some(first) = begun.pop_front() {
+        settle(args, first, tally).await?;
+    }
+    Ok(())
+}
+
+async fn settle(
+    args: &Args,
+    (number, done): Begun,
+    tally: &mut Tally<impl Write>,
+) -> Result<(), Failure> {
+    match done.await.map_err(io::Error::other)? {
+        Ok(done) => tally.done(number, &done),
+        Err(OrderError::Line(error)) => tally.wrong(number, &error),
+        Err(OrderError::Broker(BrokerError::Ledger(error))) if is_of_the_line(&error) => {
+            tally.wrong(number, &error)
+        }
+        Err(error) => Err(failed(&args.dir, error)),
+    }
+}
+
+fn is_of_the_line(error: &Error) -> bool {
+    matches!(error, Error::TooLarge { .. })
+}
+
+impl<W: Write> Tally<W> {
+    fn done(&mut self, line: u64, done: &Done) -> Result<(), Failure> {
+        let count = if done.already { &mut self.already } else { &mut self.imported };
+        *count += 1;
+        let (account_tag, grant) = (done.account, done.grant);
+        let imported =
+            Imported { line, account_tag, grant, already: done.already, ended: done.ended };
+        if self.as_json {
+            json(&mut self.out, &imported)?;
+        } else if let (Some(account), Some(grant)) = (account_tag, grant) {
+            let what = match (done.already, done.ended) {
+                (true, true) => "was there, and has ended",
+                (true, false) => "was there",
+                (false, _) => "imported",
+            };
+            writeln!(self.out, "line {line}  account {account}  grant {grant}  {what}")?;
+        }
+        Ok(())
+    }
+
+    fn wrong(&mut self, line: u64, error: &dyn std::fmt::Display) -> Result<(), Failure> {
+        self.wrong += 1;
+        // What was done before comes first, also where both go to one place.
+        self.out.flush()?;
+        say(&format!("tokenwal: line {line}: {error}\n"));
+        Ok(())
+    }
+
+    fn end(mut self, done: &str) -> Result<Exit, Failure> {
+        if !self.as_json {
+            let lines = counted(self.imported, "line", "lines");
+            writeln!(
+                self.out,
+                "{lines} {done}, {} there before, {} wrong",
+                self.already, self.wrong
+            )?;
+        }
+        self.out.flush()?;
+        if self.wrong == 0 {
+            return Ok(Exit::Sound);
+        }
+        let what = format!("{} wrong", counted(self.wrong, "line is", "lines are"));
+        Err(Failure::new(what, "correct them, and import all again: what is known stays as it is"))
+    }
+}
+
+/// The lines of standard input with their numbers; empty ones are passed over.
+struct Lines<R> {
+    input: R,
+    number: u64,
+}
+
+impl<R: BufRead> Iterator for Lines<R> {
+    type Item = Result<(u64, Secret), Failure>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let mut line = Vec::with_capacity(4096);
+            let read = (&mut self.input).take(LINE_BYTES_MAX).read_until(b'\n', &mut line);
+            match read {
+                Ok(0) => return None,
+                Ok(_) => self.number += 1,
+                Err(error) => return Some(Err(error.into())),
+            }
+            if !line.ends_with(b"\n") && line.len() as u64 >= LINE_BYTES_MAX {
+                let what = format!("line {} has more than 1 MiB", self.number);
+                return Some(Err(Failure::new(what, "give one pair a line")));
+            }
+            let Ok(text) = String::from_utf8(line) else {
+                let what = format!("line {} is not text in UTF-8", self.number);
+                return Some(Err(Failure::new(what, "give one pair a line, in JSON")));
+            };
+            let text = Secret::new(text);
+            if !text.reveal().trim().is_empty() {
+                return Some(Ok((self.number, text)));
+            }
+        }
+    }
+}
