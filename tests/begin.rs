@@ -786,7 +786,6 @@ fn what_has_no_meaning_is_refused() {
     let grant = issue(&journal, 1, "A");
     let since = Lsn(1);
     for (option, begin) in [
-        ("under", Begin::exchange(&app()).under(tag(1), since).user(&user("A"))),
         ("under", Begin::refresh(account("A"), grant).under(tag(1), since)),
         ("under", Begin::mint(&account("A")).under(tag(1), since)),
         ("under", under(AccountTag::NONE, since)),

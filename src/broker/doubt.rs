@@ -101,8 +101,8 @@ pub(super) struct Case<'a> {
     pub(super) margin: Duration,
     /// For how long this process has known of the operation, by a clock that nobody sets.
     pub(super) known_for: Duration,
-    /// For how long, by the same clock, the grant's newest access token has been there at least.
-    pub(super) token_for: Duration,
+    /// How long, by the same clock, the grant's newest access token may still work at most.
+    pub(super) token_left: Duration,
     /// What the provider said of the refresh token, when asked after the deadline and the margin.
     pub(super) probed: Option<Probed>,
 }
@@ -255,10 +255,9 @@ impl Case<'_> {
         if self.now_ms < self.newest_ms {
             return Step::Ask(Why::Clock);
         }
-        // A clock that was set forward makes no token lapse: it must have been there for its lifetime.
-        let lifetime_ms = grant.expires_at_ms.saturating_sub(grant.issued_at_ms);
-        let left_ms = lifetime_ms.saturating_sub(millis(self.token_for));
-        let lapsed_ms = grant.expires_at_ms.max(self.now_ms.saturating_add(left_ms));
+        // A clock that was set forward makes no token lapse.
+        let left_ms = self.now_ms.saturating_add(millis(self.token_left));
+        let lapsed_ms = grant.expires_at_ms.max(left_ms);
         let free_ms = self.over_ms().max(lapsed_ms);
         if self.now_ms < free_ms { Step::Wait(free_ms) } else { Step::Resend }
     }

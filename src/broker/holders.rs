@@ -210,7 +210,8 @@ impl<L: Ledger> Inner<L> {
         let tag = self.ledger.holder_tag(holder);
         let Some(view) = self.ledger.account(account).await? else { return Ok(()) };
         for grant in &view.grants {
-            let left = grant.grant != newest
+            // One that was begun later is no earlier try, whichever of the two ends first.
+            let left = grant.grant < newest
                 && grant.state == GrantState::Waiting
                 && grant.issued_for.as_ref().is_some_and(|held| held.holder_tag == tag);
             if left {

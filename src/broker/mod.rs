@@ -174,8 +174,9 @@ struct Inner<L: Ledger> {
     started: Instant,
     /// When operations of this process were begun, as long as they are on their way or in doubt.
     begun: Mutex<HashMap<OpId, Instant>>,
-    /// When the newest pairs of this process came, by the clock that nobody sets.
-    came: Mutex<HashMap<(AccountTag, GrantId), Instant>>,
+    /// When the newest pairs of this process came, by the clock that nobody sets, and for how long
+    /// their access tokens work.
+    came: Mutex<HashMap<(AccountTag, GrantId), (Instant, Duration)>>,
     /// Operations in doubt that wait for a person, and why.
     asked: Mutex<HashMap<OpId, Why>>,
     /// Why nothing more is issued.
@@ -408,7 +409,9 @@ impl<L: Ledger> Inner<L> {
         let mut came = lock(&self.came);
         let key = (pair.account(), pair.grant());
         if came.len() < FRESH_MAX || came.contains_key(&key) {
-            came.insert(key, Instant::now());
+            let left_ms = pair.expires_at_ms().unwrap_or(u64::MAX);
+            let lifetime = Duration::from_millis(left_ms.saturating_sub(self.ledger.now_ms()));
+            came.insert(key, (Instant::now(), lifetime));
         }
     }
 

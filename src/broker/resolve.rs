@@ -19,6 +19,9 @@ use crate::sync::lock;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+/// How long an access token is taken to work at most, where its provider's profile does not say.
+const TOKEN_LIFETIME: Duration = Duration::from_secs(24 * 3600);
+
 /// What a person decides about an operation in doubt.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -189,7 +192,7 @@ impl<L: Ledger> Inner<L> {
             probed,
             newest_ms: self.ledger.newest_ms(),
             known_for: self.known_for(operation.op),
-            token_for: self.token_for(view.account_tag, operation.grant),
+            token_left: self.token_left(desk, view, operation.grant),
             ..case(desk, view, operation, self.ledger.now_ms(), self.margin)
         }
     }
@@ -200,10 +203,21 @@ impl<L: Ledger> Inner<L> {
         known.unwrap_or(self.started).elapsed()
     }
 
-    /// A pair of this process is there since it came, any other since the broker is.
-    fn token_for(&self, account: AccountTag, grant: GrantId) -> Duration {
-        let came = lock(&self.came).get(&(account, grant)).copied();
-        came.unwrap_or(self.started).elapsed()
+    /// Says how long the newest access token of a grant may still work. Of one that came before this
+    /// process did, nobody knows for how long it is there: it may have been issued just then.
+    fn token_left(&self, desk: &Desk, view: &AccountView, grant: GrantId) -> Duration {
+        if let Some((came, lifetime)) = lock(&self.came).get(&(view.account_tag, grant)) {
+            return lifetime.saturating_sub(came.elapsed());
+        }
+        let declared = desk.profile().expiry().known().and_then(|expiry| expiry.access_seconds);
+        let declared =
+            declared.map_or(TOKEN_LIFETIME, |seconds| Duration::from_secs(seconds.into()));
+        let dated = view
+            .grants
+            .iter()
+            .find(|known| known.grant == grant)
+            .map_or(0, |grant| grant.expires_at_ms.saturating_sub(grant.issued_at_ms));
+        declared.max(Duration::from_millis(dated)).saturating_sub(self.started.elapsed())
     }
 
     async fn choose(
@@ -438,8 +452,8 @@ pub(super) fn case<'a>(
         newest_ms: newest_ms(view),
         margin,
         known_for: Duration::from_millis(now_ms.saturating_sub(operation.since_ms)),
-        token_for: Duration::from_millis(
-            now_ms.saturating_sub(grant.map_or(now_ms, |grant| grant.issued_at_ms)),
+        token_left: Duration::from_millis(
+            grant.map_or(0, |grant| grant.expires_at_ms.saturating_sub(now_ms)),
         ),
         probed: None,
     }

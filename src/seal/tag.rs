@@ -83,8 +83,8 @@ impl DerivedKey {
         Self(Zeroizing::new(bytes))
     }
 
-    #[cfg(feature = "broker")]
-    pub(crate) fn bytes(&self) -> &[u8; KEY_BYTES] {
+    /// Returns the key, for whoever seals with it.
+    pub fn bytes(&self) -> &[u8; KEY_BYTES] {
         &self.0
     }
 }

@@ -179,7 +179,7 @@ impl World {
                 let whose = self.whose_pair(&ticket, other);
                 let user = other.filter(|_| ticket.grant().is_none()).map(user);
                 let outcome = issued(&access, fresh.as_deref(), bytes, user);
-                let refresh = fresh.or(inherits);
+                let refresh = fresh.or_else(|| self.log.state().inherited(op, inherits));
                 (outcome, Fact::Issued { op, whose, access, refresh })
             }
             Answer::Refused { dead } => {

@@ -144,6 +144,8 @@ pub struct Operation {
 pub struct State {
     pub grants: BTreeMap<Place, Grant>,
     pub operations: BTreeMap<Place, Operation>,
+    /// Which generation each operation, also one that is over, was begun on.
+    begun: BTreeMap<Place, u32>,
 }
 
 impl State {
@@ -165,10 +167,14 @@ impl State {
             Fact::Activated { grant } => self.change(*grant, |grant| grant.paused = false),
             Fact::Refused { op, grant, dead } => {
                 self.operations.remove(op);
+                let refused = self.begun.get(op).copied();
                 if let Some(grant) = grant {
+                    // What has moved on since is not what was refused.
                     self.change(*grant, |grant| {
-                        grant.refused = Some(*dead);
-                        grant.ended |= dead;
+                        if Some(grant.generation) == refused {
+                            grant.refused = Some(*dead);
+                            grant.ended |= dead;
+                        }
                     });
                 }
             }
@@ -222,6 +228,8 @@ impl State {
     }
 
     fn intend(&mut self, place: Place, whose: Whose, asked: Asked, grant: Option<Place>) {
+        let generation = grant.and_then(|grant| self.grants.get(&grant));
+        self.begun.insert(place, generation.map_or(0, |grant| grant.generation));
         self.operations.insert(place, Operation { whose, asked, grant, doubted: false });
     }
 
@@ -234,8 +242,13 @@ impl State {
         access: &str,
         refresh: &Option<String>,
     ) {
-        let operation = self.operations.remove(&op);
-        let id = operation.as_ref().map_or(place, |operation| operation.grant.unwrap_or(op));
+        let id = match self.operations.remove(&op) {
+            Some(Operation { grant: Some(grant), .. }) => grant,
+            // Of two first mints the second one goes to the grant of the first.
+            Some(Operation { asked: Asked::Mint, .. }) => self.standing(whose).unwrap_or(op),
+            Some(_) => op,
+            None => self.shared(whose, access, refresh).unwrap_or(place),
+        };
         let before = self.grants.remove(&id);
         let whose = before.as_ref().map_or(whose, |grant| grant.whose);
         let mut grant = Grant::new(whose, place, access, refresh);
@@ -248,6 +261,29 @@ impl State {
             (grant.imported, grant.paused) = (before.imported, before.paused);
         }
         self.grants.insert(id, grant);
+    }
+
+    /// Returns the refresh token of an answer that leaves it out: that of its grant by now, or else the
+    /// one that was presented.
+    pub fn inherited(&self, op: Place, presented: Option<String>) -> Option<String> {
+        let grant = self.operations.get(&op).and_then(|operation| operation.grant);
+        match grant.and_then(|grant| self.grants.get(&grant)) {
+            Some(grant) => grant.refresh.clone(),
+            None => presented,
+        }
+    }
+
+    /// Finds the grant that has the refresh token which an answer that came too late left out.
+    fn shared(&self, whose: Whose, access: &str, refresh: &Option<String>) -> Option<Place> {
+        let token = refresh.as_ref()?;
+        let number =
+            |token: &str| token.trim_start_matches(|c: char| !c.is_ascii_digit()).to_owned();
+        if number(token) == number(access) {
+            return None;
+        }
+        let fits = |grant: &Grant| grant.whose == whose && !grant.ended;
+        let mut found = self.grants.iter().filter(|(_, grant)| fits(grant));
+        found.find(|(_, grant)| grant.refresh.as_ref() == Some(token)).map(|(id, _)| *id)
     }
 
     fn hold(&mut self, grant: Place, holder: u8) {

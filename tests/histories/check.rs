@@ -199,9 +199,11 @@ fn rows_are_held(world: &World, service: &Service, views: &[AccountView]) -> Res
     for (key, row) in &outside.rows {
         let (tenant, name) = key.split_once('/').ok_or("a holder's key")?;
         let holder = service.broker.holder_tag(&Holder::new(tenant, name).unwrap());
-        let held = views.iter().flat_map(|view| &view.grants).any(|grant| {
-            grant.end.is_none() && grant.holders.iter().any(|held| held.holder_tag == holder)
-        });
+        // By whatever it was superseded, and also where that has ended since.
+        let held = views
+            .iter()
+            .flat_map(|view| &view.grants)
+            .any(|grant| grant.holders.iter().any(|held| held.holder_tag == holder));
         let ended = views
             .iter()
             .flat_map(|view| &view.grants)

@@ -380,7 +380,7 @@ impl World {
         service.reconcile().await.map_err(|error| format!("reconciling failed: {error}"))?;
         if last {
             // Time for every window, deadline and margin to pass, and for what was left to be seen to.
-            for _ in 0..12 {
+            for _ in 0..8 {
                 tokio::time::sleep(Duration::from_secs(1800)).await;
                 self.provider.catch_up();
             }

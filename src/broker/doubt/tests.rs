@@ -104,7 +104,9 @@ impl Given {
             known_for: self.known_for.unwrap_or_else(|| {
                 Duration::from_millis(now_ms.saturating_sub(operation.since_ms))
             }),
-            token_for: Duration::from_millis(now_ms.saturating_sub(ISSUED_MS)),
+            token_left: Duration::from_millis(
+                grant.map_or(0, |grant| grant.expires_at_ms.saturating_sub(now_ms)),
+            ),
             probed,
         }
         .step()

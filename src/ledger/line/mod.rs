@@ -41,7 +41,8 @@ const NAME_CHARS_SHOWN: usize = 64;
 /// let import = Line::parse(text, 1_760_000_000_000)?;
 /// assert!(!format!("{import:?}").contains("5Aep861"));
 ///
-/// let error = Line::parse(r#"{"refreshtoken":"5Aep861"}"#, 1_760_000_000_000).unwrap_err();
+/// let text = text.replace("refresh_token\"", "refreshtoken\"");
+/// let error = Line::parse(&text, 1_760_000_000_000).unwrap_err();
 /// assert_eq!((error.member(), error.problem()), ("refreshtoken", &LineProblem::Unknown));
 /// assert!(!error.to_string().contains("5Aep861"));
 /// # Ok::<(), tokenwal::ledger::LineError>(())
