@@ -14,7 +14,7 @@ use crate::format::value::{Action, DoubtReason};
 use crate::ids::{AccountTag, OpId};
 use crate::journal::{Begin, IssuedPair, SettleError, Settled, Ticket};
 use crate::ledger::Ledger;
-use crate::outcome::{Doubt, ExpirySource, NotSent, Outcome, Refusal};
+use crate::outcome::{Doubt, ExpirySource, NotSent, Outcome, Refusal, RefusalClass};
 use crate::sync::lock;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,6 +33,28 @@ pub(super) struct Came {
     pub(super) settled: Settled,
     pub(super) refusal: Option<Refusal>,
     pub(super) not_sent: Option<NotSent>,
+}
+
+impl Came {
+    /// Says whether the provider calls the grant over.
+    pub(super) fn is_dead(&self) -> bool {
+        self.refusal.as_ref().is_some_and(|refusal| refusal.class() == RefusalClass::Dead)
+    }
+
+    /// Says it to a caller for whom it came to nothing.
+    pub(super) fn into_error(self) -> BrokerError {
+        let Self { account, op, settled, refusal, not_sent } = self;
+        match (settled, refusal) {
+            (Settled::Refused, Some(refusal)) => {
+                BrokerError::Refused { account, op, refusal: Box::new(refusal) }
+            }
+            (Settled::NotSent, _) => {
+                let reason = not_sent.unwrap_or(NotSent::GivenUp);
+                BrokerError::NotSent { account, op, reason }
+            }
+            _ => BrokerError::InDoubt { account, op, reason: None, why: None },
+        }
+    }
 }
 
 /// A ticket that will be settled, whatever happens.
@@ -81,26 +103,21 @@ impl<L: Ledger> Inner<L> {
         pass.done(&outcome, self.ledger.now_ms());
         desk.meter.circuit(desk.gate.is_open());
         let outcome = self.completed(desk, outcome);
-        let refusal = match &outcome {
-            Outcome::Refused(refusal) => Some(refusal.clone()),
-            _ => None,
-        };
-        let not_sent = match &outcome {
-            Outcome::NotSent(reason) => Some(*reason),
-            _ => None,
-        };
-        let reason = match &outcome {
-            Outcome::InDoubt(doubt) => Some(doubt.reason()),
-            _ => None,
+        let (refusal, not_sent, reason) = match &outcome {
+            Outcome::Refused(refusal) => (Some(refusal.clone()), None, None),
+            Outcome::NotSent(reason) => (None, Some(*reason), None),
+            Outcome::InDoubt(doubt) => (None, None, Some(doubt.reason())),
+            _ => (None, None, None),
         };
         let settled = match open.ticket.take() {
             Some(ticket) => self.settle(account, op, ticket, outcome).await?,
             None => return Err(BrokerError::Closed),
         };
-        if !matches!(settled, Settled::InDoubt(_)) {
-            lock(&self.begun).remove(&op);
-        } else {
-            self.bell.ring(Event::InDoubt { account, op, action, reason });
+        match settled {
+            Settled::InDoubt(_) => {
+                self.bell.ring(Event::InDoubt { account, op, action, reason });
+            }
+            _ => drop(lock(&self.begun).remove(&op)),
         }
         Ok(Came { account, op, settled, refusal, not_sent })
     }

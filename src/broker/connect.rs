@@ -12,7 +12,6 @@ use crate::format::value::Action;
 use crate::ids::{Account, AccountTag, App, Generation, GrantId, Holder, Lsn, User};
 use crate::journal::{Begin, IssuedPair, Settled};
 use crate::ledger::{Change, Ledger};
-use crate::outcome::NotSent;
 use crate::profile::IdentitySource;
 use crate::secret::Secret;
 use aws_lc_rs::digest;
@@ -281,19 +280,10 @@ impl<L: Ledger> Inner<L> {
         came: Came,
         holder: Holder,
     ) -> Result<Connected, BrokerError> {
-        let (account, op) = (came.account, came.op);
         let (pair, different) = match came.settled {
             Settled::Issued(pair) => (pair, false),
             Settled::DifferentUser(pair) => (pair, true),
-            Settled::Refused => {
-                let Some(refusal) = came.refusal else { return Err(BrokerError::Closed) };
-                return Err(BrokerError::Refused { account, op, refusal: Box::new(refusal) });
-            }
-            Settled::NotSent => {
-                let reason = came.not_sent.unwrap_or(NotSent::GivenUp);
-                return Err(BrokerError::NotSent { account, op, reason });
-            }
-            _ => return Err(BrokerError::InDoubt { account, op, reason: None, why: None }),
+            _ => return Err(came.into_error()),
         };
         let (account, grant) = (pair.account(), pair.grant());
         self.shelf.drop(account);
@@ -306,7 +296,14 @@ impl<L: Ledger> Inner<L> {
             self.bell.ring(Event::DifferentUser { account, grant });
         }
         if connected.user.is_none() {
-            self.identify(desk, &pair, &mut connected).await;
+            // Where nobody says so now, the grant stays under its provisional account.
+            match self.identify(desk, &pair).await {
+                Ok(Some((user, account))) => {
+                    (connected.user, connected.account) = (Some(user), account);
+                }
+                Ok(None) => {}
+                Err(error) => tracing::warn!(target: "tokenwal", %error, "identifying a grant"),
+            }
         }
         // From here on the grant is there; what fails now is tried again by others.
         connected.over_cap = self.settle_in(desk, &connected).await.unwrap_or_else(|error| {
@@ -316,30 +313,30 @@ impl<L: Ledger> Inner<L> {
         Ok(connected)
     }
 
-    /// Asks whose a pair is. Where nobody says so now, the grant stays under its provisional account
-    /// and is asked about again.
-    pub(super) async fn identify(&self, desk: &Desk, pair: &IssuedPair, to: &mut Connected) {
-        let Some(user) = desk.upstream().who(pair).await else { return };
+    /// Asks whose a pair is, and moves its grant there; none where nobody says so now.
+    pub(super) async fn identify(
+        &self,
+        desk: &Desk,
+        pair: &IssuedPair,
+    ) -> Result<Option<(User, AccountTag)>, BrokerError> {
+        let Some(user) = desk.upstream().who(pair).await else { return Ok(None) };
+        let (from, grant) = (pair.account(), pair.grant());
         let account = Account::new(desk.app().clone(), user.clone());
-        let (from, grant) = (to.account, to.grant);
-        let change = Change::Identify { grant, account: account.clone() };
-        match self.change(from, change).await {
-            Ok(_) => {
-                to.account = self.ledger.tag_of(&account.into());
-                to.user = Some(user);
-                self.shelf.drop(to.account);
-                self.moved_fresh(from, to.account, grant);
-                self.bell.ring(Event::Identified { from, account: to.account, grant });
-            }
-            Err(error) => tracing::warn!(target: "tokenwal", %error, "identifying a grant"),
-        }
+        let to = self.ledger.tag_of(&(&account).into());
+        self.change(from, Change::Identify { grant, account }).await?;
+        self.shelf.drop(to);
+        self.moved_fresh(from, to, grant);
+        self.bell.ring(Event::Identified { from, account: to, grant });
+        Ok(Some((user, to)))
     }
 
     /// Puts things in order around a new grant: earlier tries of its holder, the cap. Says whether
     /// more live than the provider allows.
     async fn settle_in(&self, desk: &Desk, new: &Connected) -> Result<bool, BrokerError> {
         self.release_earlier_tries(new.account, &new.holder, new.grant).await?;
-        self.keep_a_place_free(desk, new.account, Some(new.grant)).await
+        let over = self.is_over_cap(desk, new.account).await?;
+        self.keep_a_place_free(desk, new.account).await?;
+        Ok(over)
     }
 }
 

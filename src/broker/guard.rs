@@ -7,9 +7,9 @@ use super::rules::{Handed, Keeps, keeps, siblings, victim};
 use super::{Broker, Inner};
 use crate::format::value::{Action, Cause, Confidence};
 use crate::ids::{AccountTag, GrantId, Holder, OpId};
-use crate::journal::{AccountRef, AccountView, Begin, GrantView, Settled};
+use crate::journal::{AccountRef, AccountView, Begin, Cap, GrantView, Settled};
 use crate::ledger::Ledger;
-use crate::outcome::{NotSent, Outcome, RefusalClass};
+use crate::outcome::{NotSent, Outcome};
 use crate::profile::RevokeGranularity;
 
 impl<L: Ledger> Broker<L> {
@@ -119,21 +119,39 @@ impl<L: Ledger> Inner<L> {
         }
     }
 
-    /// Revokes what may be revoked until one more grant fits. Whether it fits is decided with the
-    /// intent, in one step.
+    /// Makes room for one more grant. Whether it fits is decided with the intent, in one step.
     pub(super) async fn make_room(
         &self,
         desk: &Desk,
         account: AccountTag,
     ) -> Result<(), BrokerError> {
+        self.free_a_place(desk, account, desk.config.at_cap == AtCap::Warn).await
+    }
+
+    /// At rest one place is kept free, so that an exchange whose user is not yet known fits.
+    pub(super) async fn keep_a_place_free(
+        &self,
+        desk: &Desk,
+        account: AccountTag,
+    ) -> Result<(), BrokerError> {
+        self.free_a_place(desk, account, true).await
+    }
+
+    /// Revokes what may be revoked until one more grant fits, and `warns` where that cannot be had.
+    async fn free_a_place(
+        &self,
+        desk: &Desk,
+        account: AccountTag,
+        warns: bool,
+    ) -> Result<(), BrokerError> {
         let Some(cap) = desk.cap() else { return Ok(()) };
         while let Some(view) = self.ledger.account(account).await? {
-            let live = view.live(cap.counts).saturating_add(cap.outside);
+            let live = live(&view, cap);
             if live < cap.limit {
                 break;
             }
             let Some(grant) = self.revocable(desk, &view) else {
-                if desk.config.at_cap == AtCap::Warn {
+                if warns {
                     self.ring_near_cap(&view, live, cap.limit);
                 }
                 break;
@@ -145,38 +163,20 @@ impl<L: Ledger> Inner<L> {
         Ok(())
     }
 
-    /// At rest one place is kept free, so that an exchange whose user is not yet known fits. Says
-    /// whether more grants live than the provider's own cap allows.
-    pub(super) async fn keep_a_place_free(
+    /// Says, also to who listens, whether more grants live than the provider's own cap allows.
+    pub(super) async fn is_over_cap(
         &self,
         desk: &Desk,
         account: AccountTag,
-        newest: Option<GrantId>,
     ) -> Result<bool, BrokerError> {
-        let Some(cap) = desk.cap() else { return Ok(false) };
-        let mut over = false;
-        let mut first = true;
-        while let Some(view) = self.ledger.account(account).await? {
-            let live = view.live(cap.counts).saturating_add(cap.outside);
-            if let Some(own) = desk.provider_cap().filter(|own| live > *own && first)
-                && let Some(victim) = victim(&view).filter(|_| newest.is_some())
-            {
-                over = true;
-                self.bell.ring(Event::OverCap { account, live, cap: own, victim: victim.grant });
-            }
-            first = false;
-            if live < cap.limit {
-                break;
-            }
-            let Some(grant) = self.revocable(desk, &view) else {
-                self.ring_near_cap(&view, live, cap.limit);
-                break;
-            };
-            if self.revoke_unheld(desk, &view, grant.grant).await.is_err() {
-                break;
-            }
-        }
-        Ok(over)
+        let (Some(guarded), Some(cap)) = (desk.cap(), desk.provider_cap()) else {
+            return Ok(false);
+        };
+        let Some(view) = self.ledger.account(account).await? else { return Ok(false) };
+        let live = live(&view, guarded);
+        let Some(victim) = victim(&view).filter(|_| live > cap) else { return Ok(false) };
+        self.bell.ring(Event::OverCap { account, live, cap, victim: victim.grant });
+        Ok(true)
     }
 
     fn ring_near_cap(&self, view: &AccountView, live: u32, limit: u32) {
@@ -286,31 +286,26 @@ impl<L: Ledger> Inner<L> {
             })
             .await?;
         self.shelf.drop(account);
-        let op = came.op;
         match came.settled {
             Settled::Revoked => {
                 let (cause, confidence) = (Cause::RevokedByUs, Confidence::Certain);
                 self.bell.ring(Event::Ended { account, grant, cause, confidence });
                 Ok(())
             }
-            Settled::Refused => {
-                let Some(refusal) = came.refusal else { return Err(BrokerError::Closed) };
-                if refusal.class() == RefusalClass::Dead {
-                    // It was over already, as was wanted.
-                    return Ok(());
-                }
-                Err(BrokerError::Refused { account, op, refusal: Box::new(refusal) })
-            }
-            Settled::NotSent => {
-                let reason = came.not_sent.unwrap_or(NotSent::GivenUp);
-                Err(BrokerError::NotSent { account, op, reason })
-            }
+            // It was over already, as was wanted.
+            Settled::Refused if came.is_dead() => Ok(()),
+            Settled::Refused | Settled::NotSent => Err(came.into_error()),
             _ => {
                 self.look_into(account);
-                Err(BrokerError::InDoubt { account, op, reason: None, why: None })
+                Err(came.into_error())
             }
         }
     }
+}
+
+/// Counts what is guarded, and what is out of sight.
+fn live(view: &AccountView, cap: Cap) -> u32 {
+    view.live(cap.counts).saturating_add(cap.outside)
 }
 
 fn holders_of(grant: &GrantView) -> Vec<Holder> {

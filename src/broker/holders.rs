@@ -8,7 +8,7 @@ use super::rules::covers;
 use super::{Broker, Inner};
 use crate::error::Error;
 use crate::ids::{AccountTag, App, GrantId, Holder, Lsn};
-use crate::journal::{AccountRef, AccountView, GrantState, IssuedPair};
+use crate::journal::{AccountRef, AccountView, GrantState, GrantView, IssuedPair};
 use crate::ledger::{Change, Ledger, Walk};
 use serde::Serialize;
 use std::sync::Arc;
@@ -77,7 +77,10 @@ impl<L: Ledger> Broker<L> {
         scopes: &[&str],
     ) -> Result<Option<Arc<IssuedPair>>, BrokerError> {
         let account = self.0.ledger.tag_of(&account.into());
-        self.0.reusable(account, holder, scopes).await
+        match self.0.ready(account).await {
+            Err(BrokerError::UnknownAccount { .. }) => Ok(None),
+            ready => Ok(self.0.reusable(&*ready?, holder, scopes, |_| true)),
+        }
     }
 
     /// As [`Broker::reuse`], where the user is not known: looks through what waits for a holder.
@@ -93,17 +96,13 @@ impl<L: Ledger> Broker<L> {
         let own = self.0.ledger.holder_tag(holder);
         for account in self.0.ledger.pending().await? {
             let Ok(ready) = self.0.ready(account).await else { continue };
-            let for_holder = |grant: &GrantId| {
-                ready.view.grants.iter().any(|view| {
-                    view.grant == *grant
-                        && view.issued_for.as_ref().is_some_and(|held| held.holder_tag == own)
-                })
-            };
             if ready.view.app.as_ref() != Some(app) {
                 continue;
             }
-            let found = self.0.reusable(account, holder, scopes).await?;
-            if let Some(pair) = found.filter(|pair| for_holder(&pair.grant())) {
+            let for_holder = |view: &GrantView| {
+                view.issued_for.as_ref().is_some_and(|held| held.holder_tag == own)
+            };
+            if let Some(pair) = self.0.reusable(&ready, holder, scopes, for_holder) {
                 return Ok(Some(pair));
             }
         }
@@ -158,27 +157,29 @@ impl<L: Ledger> Inner<L> {
         Ok(changed?)
     }
 
-    async fn reusable(
+    /// Finds the best of the grants of an account that a holder may use, and that are `wanted`.
+    fn reusable(
         &self,
-        account: AccountTag,
+        ready: &Ready,
         holder: &Holder,
         scopes: &[&str],
-    ) -> Result<Option<Arc<IssuedPair>>, BrokerError> {
-        let ready = match self.ready(account).await {
-            Err(BrokerError::UnknownAccount { .. }) => return Ok(None),
-            ready => ready?,
-        };
+        wanted: impl Fn(&GrantView) -> bool,
+    ) -> Option<Arc<IssuedPair>> {
         let shared = ready.desk.as_ref().is_some_and(|desk| desk.config.shared);
         let own = self.ledger.holder_tag(holder);
+        let is_wanted = |grant: &ReadyGrant| {
+            let view = ready.view.grants.iter().find(|view| view.grant == grant.grant());
+            view.is_some_and(|view| view.refusal.is_none() && wanted(view))
+        };
         let fits = |grant: &&ReadyGrant| {
             !grant.paused
                 && covers(grant.pair.scopes(), scopes)
                 && (shared || self.is_for(grant, holder))
-                && is_free_of_refusal(&ready, grant)
+                && is_wanted(grant)
         };
         let held = |grant: &ReadyGrant| grant.holders.contains(&own);
         let found = ready.grants.iter().filter(fits);
-        Ok(found.max_by_key(|grant| held(grant)).map(|grant| Arc::clone(&grant.pair)))
+        found.max_by_key(|grant| held(grant)).map(|grant| Arc::clone(&grant.pair))
     }
 
     /// Revokes a grant that nobody holds any longer; says whether it did. Where others would die of it
@@ -264,11 +265,6 @@ fn moves(view: &AccountView, to: GrantId, shared: bool) -> Vec<(Holder, Vec<Stri
         }
     }
     moves
-}
-
-fn is_free_of_refusal(ready: &Ready, grant: &ReadyGrant) -> bool {
-    let view = ready.view.grants.iter().find(|view| view.grant == grant.grant());
-    view.is_some_and(|view| view.refusal.is_none())
 }
 
 #[cfg(test)]

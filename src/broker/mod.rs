@@ -177,6 +177,8 @@ struct Inner<L: Ledger> {
     /// When the newest pairs of this process came, by the clock that nobody sets, and for how long
     /// their access tokens work.
     came: Mutex<HashMap<(AccountTag, GrantId), (Instant, Duration)>>,
+    /// When accounts are to be looked into again.
+    wakes: Mutex<HashMap<AccountTag, Instant>>,
     /// Operations in doubt that wait for a person, and why.
     asked: Mutex<HashMap<OpId, Why>>,
     /// Why nothing more is issued.
@@ -283,6 +285,7 @@ impl<L: Ledger> BrokerBuilder<L> {
             started: Instant::now(),
             begun: Mutex::default(),
             came: Mutex::default(),
+            wakes: Mutex::default(),
             asked: Mutex::default(),
             failed: Mutex::default(),
             unsettled: Mutex::default(),

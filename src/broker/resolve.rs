@@ -18,6 +18,7 @@ use crate::secret::Secret;
 use crate::sync::lock;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// How long an access token is taken to work at most, where its provider's profile does not say.
 const TOKEN_LIFETIME: Duration = Duration::from_secs(24 * 3600);
@@ -142,7 +143,7 @@ impl<L: Ledger> Inner<L> {
             None => return Ok(()),
         };
         self.revoke_orphans(&desk, view.account_tag).await?;
-        self.keep_a_place_free(&desk, view.account_tag, None).await.map(drop)
+        self.keep_a_place_free(&desk, view.account_tag).await
     }
 
     /// Says when to look again into an operation about which a step was tried that came to nothing.
@@ -169,14 +170,9 @@ impl<L: Ledger> Inner<L> {
         let from = view.account_tag;
         for grant in view.grants.iter().filter(|grant| grant.end.is_none()) {
             let Some(pair) = self.ledger.pair(from, grant.grant).await? else { continue };
-            let Some(user) = desk.upstream().who(&pair).await else { continue };
-            let account = crate::ids::Account::new(desk.app().clone(), user);
-            let to = self.ledger.tag_of(&(&account).into());
-            self.change(from, Change::Identify { grant: grant.grant, account }).await?;
-            self.shelf.drop(to);
-            self.moved_fresh(from, to, grant.grant);
-            self.bell.ring(Event::Identified { from, account: to, grant: grant.grant });
-            self.keep_a_place_free(desk, to, None).await?;
+            if let Some((_, to)) = self.identify(desk, &pair).await? {
+                self.keep_a_place_free(desk, to).await?;
+            }
         }
         Ok(())
     }
@@ -299,13 +295,24 @@ impl<L: Ledger> Inner<L> {
         }
     }
 
-    /// Looks into an account again later. The wait holds no call, and no shutdown.
+    /// Looks into an account again later. The wait holds no call, and no shutdown; of several the first
+    /// counts.
     fn look_again(&self, account: AccountTag, until_ms: u64) {
         let wait = Duration::from_millis(until_ms.saturating_sub(self.ledger.now_ms()));
+        // No clock goes on for longer than it can tell.
+        let Some(at) = Instant::now().checked_add(wait) else { return };
+        let mut wakes = lock(&self.wakes);
+        if wakes.get(&account).is_some_and(|earlier| *earlier <= at) {
+            return;
+        }
+        wakes.insert(account, at);
         let me = self.me.clone();
         tokio::spawn(async move {
-            tokio::time::sleep(wait).await;
-            if let Some(inner) = me.upgrade() {
+            tokio::time::sleep_until(at).await;
+            let Some(inner) = me.upgrade() else { return };
+            let is_next = lock(&inner.wakes).get(&account) == Some(&at);
+            if is_next {
+                lock(&inner.wakes).remove(&account);
                 inner.look_into(account);
             }
         });
@@ -369,25 +376,18 @@ impl<L: Ledger> Inner<L> {
                 })
             })
             .await?;
+        let looked_at = !came.refusal.as_ref().is_some_and(|refusal| {
+            matches!(refusal.class(), RefusalClass::OwnFault | RefusalClass::Retry)
+        });
         match came.settled {
-            Settled::Refused => match came.refusal {
-                // The code was not looked at.
-                Some(refusal)
-                    if matches!(refusal.class(), RefusalClass::OwnFault | RefusalClass::Retry) =>
-                {
-                    let refusal = Box::new(refusal);
-                    Err(BrokerError::Refused { account, op: came.op, refusal })
-                }
-                _ => self.resolved(account, open.op, ResolvedHow::Burnt).await,
-            },
+            Settled::Refused if looked_at => {
+                self.resolved(account, open.op, ResolvedHow::Burnt).await
+            }
             // The first one had never reached it.
             Settled::Issued(_) | Settled::DifferentUser(_) => {
                 self.resolved(account, open.op, ResolvedHow::NotIssued).await
             }
-            Settled::NotSent => {
-                let reason = came.not_sent.unwrap_or(NotSent::GivenUp);
-                Err(BrokerError::NotSent { account, op: came.op, reason })
-            }
+            Settled::Refused | Settled::NotSent => Err(came.into_error()),
             _ => Err(BrokerError::InDoubt {
                 account,
                 op: open.op,

@@ -351,7 +351,6 @@ impl<L: Ledger> Inner<L> {
         grant: GrantId,
         came: super::call::Came,
     ) -> Result<Landed, BrokerError> {
-        let op = came.op;
         match came.settled {
             Settled::Issued(pair) | Settled::DifferentUser(pair) => {
                 let (grant, generation) = (pair.grant(), pair.generation());
@@ -359,26 +358,19 @@ impl<L: Ledger> Inner<L> {
                 self.note_came(&pair);
                 let pair: Arc<IssuedPair> = Arc::from(pair);
                 self.schedule(desk, &pair, self.ledger.now_ms());
-                Ok(Landed::Pair(pair))
+                return Ok(Landed::Pair(pair));
             }
-            Settled::Refused => {
-                let Some(refusal) = came.refusal else { return Err(BrokerError::Closed) };
-                self.refused(desk, account, grant, &refusal).await?;
-                Err(BrokerError::Refused { account, op, refusal: Box::new(refusal) })
+            Settled::Revoked | Settled::Answered => {
+                let problem = "the provider answered something else than a pair";
+                return Err(BrokerError::Choice { account, problem });
             }
-            Settled::NotSent => {
-                let reason = came.not_sent.unwrap_or(NotSent::GivenUp);
-                Err(BrokerError::NotSent { account, op, reason })
-            }
-            Settled::InDoubt(op) => {
-                self.look_into(account);
-                Err(BrokerError::InDoubt { account, op, reason: None, why: None })
-            }
-            Settled::Revoked | Settled::Answered => Err(BrokerError::Choice {
-                account,
-                problem: "the provider answered something else than a pair",
-            }),
+            Settled::InDoubt(_) => self.look_into(account),
+            Settled::Refused | Settled::NotSent => {}
         }
+        if let Some(refusal) = &came.refusal {
+            self.refused(desk, account, grant, refusal).await?;
+        }
+        Err(came.into_error())
     }
 
     fn use_it(&self, ready: &Ready, grant: &ReadyGrant, now_ms: u64, how: How) {
