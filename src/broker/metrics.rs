@@ -277,6 +277,9 @@ mod silent {
     use crate::ids::{AccountTag, OpId};
     use crate::outcome::Outcome;
 
+    /// Nothing that began.
+    pub(in crate::broker) struct Timed;
+
     /// Counts nothing.
     pub(in crate::broker) struct DeskMeter;
 
@@ -285,9 +288,11 @@ mod silent {
             Self
         }
 
-        pub(in crate::broker) fn begun(&self) {}
+        pub(in crate::broker) fn begun(&self) -> Timed {
+            Timed
+        }
 
-        pub(in crate::broker) fn ended(&self, (): &(), _: Action, _: &Outcome) {}
+        pub(in crate::broker) fn ended(&self, _: &Timed, _: Action, _: &Outcome) {}
 
         pub(in crate::broker) fn circuit(&self, _: bool) {}
     }

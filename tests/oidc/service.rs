@@ -226,8 +226,8 @@ impl Service {
         tell_of_pair(user, &pair);
         match self.journal.adopt(account, pair.grant(), &holder).await {
             Ok(_) => tell(&Ack::Adopted { grant: pair.grant().0 }),
-            // Another task has revoked it already.
-            Err(Error::GrantEnded { .. }) => {}
+            // Another task has revoked it already, or is about to.
+            Err(Error::GrantEnded { .. } | Error::Busy { .. }) => {}
             Err(error) => panic!("{error:?}"),
         }
     }

@@ -41,7 +41,7 @@ const NAME_CHARS_SHOWN: usize = 64;
 /// let import = Line::parse(text, 1_760_000_000_000)?;
 /// assert!(!format!("{import:?}").contains("5Aep861"));
 ///
-/// let text = text.replace("refresh_token\"", "refreshtoken\"");
+/// let text = text.replace("refresh_token\":", "refreshtoken\":");
 /// let error = Line::parse(&text, 1_760_000_000_000).unwrap_err();
 /// assert_eq!((error.member(), error.problem()), ("refreshtoken", &LineProblem::Unknown));
 /// assert!(!error.to_string().contains("5Aep861"));

@@ -23,7 +23,11 @@ pub(super) fn line(text: &str, now_ms: u64) -> Result<Import, LineError> {
     let holder = holder(&mut line)?;
     let paused = line.take("paused", "true or false", truth)?;
     let parts = parts(&mut line, now_ms)?;
+    // Before what is missing: a token under a misspelt name is one that nobody asked for.
     line.finish()?;
+    if parts.access_token.reveal().is_empty() && parts.refresh_token.is_none() {
+        return Err(LineError::whole(LineProblem::NoToken));
+    }
     let import = Import::new(&account, TokenResponse::kept(parts));
     let import = import.paused(paused.unwrap_or(true));
     Ok(match &holder {
@@ -122,9 +126,6 @@ fn parts(line: &mut Object<'_>, now_ms: u64) -> Result<ResponseParts, LineError>
     let mut token = |name| line.take(name, "a text", |raw| members::text(raw).map(Secret::new));
     let (access_token, refresh_token) = (token("access_token")?, token("refresh_token")?);
     let id_token = token("id_token")?;
-    if access_token.is_none() && refresh_token.is_none() {
-        return Err(LineError::whole(LineProblem::NoToken));
-    }
     let plain = "a text of 1 to 4096 bytes without control characters";
     let token_type = line.take("token_type", plain, members::plain_text)?;
     let scopes = "a list of texts, or a text with spaces between the scopes";
