@@ -828,3 +828,24 @@ fn an_end_of_unknown_cause_is_told_of_again_once_it_is_known() {
     let journal = open(&store);
     assert_eq!(cause(&journal), Cause::Evicted);
 }
+
+#[test]
+fn a_refusal_that_comes_late_does_not_blur_an_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = dir.path().join("store");
+    let journal = open(&store);
+    let grant = issue(&journal, 1, "A");
+    let ticket = journal.begin(Begin::refresh(account("A"), grant)).unwrap();
+    journal.end(account("A"), grant, Cause::Policy, Confidence::Certain).unwrap();
+    let refusal = Refusal::new(RefusalClass::Dead, 400, "invalid_grant", "expired", &[]);
+    drop(journal.settle(ticket, Outcome::Refused(refusal)).unwrap());
+    let end = |journal: &Blocking| {
+        let view = journal.account(account("A")).unwrap().unwrap();
+        let end = view.grants[0].end.clone().unwrap();
+        (end.cause, end.confidence)
+    };
+    assert_eq!(end(&journal), (Cause::Policy, Confidence::Certain));
+    journal.compact().unwrap();
+    drop(journal);
+    assert_eq!(end(&open(&store)), (Cause::Policy, Confidence::Certain));
+}

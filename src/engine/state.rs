@@ -86,7 +86,9 @@ impl AccountState {
             }
             Clear::Refused(refused) => {
                 self.close(prefix.op);
-                if refused.class == RefusalClass::Dead {
+                let is_over =
+                    self.mentioned(prefix.grant).is_some_and(|grant| grant.ended.is_some());
+                if refused.class == RefusalClass::Dead && !is_over {
                     self.end(step, prefix.grant, Cause::Unknown, Confidence::Probable);
                 }
                 if let Some(grant) = self.mentioned(prefix.grant) {

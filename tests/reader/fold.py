@@ -164,7 +164,8 @@ class Account:
 
     def _refused(self, found):
         self._close(found)
-        if found["class"] == "dead":
+        over = found["grant"] in self.grants and self.grants[found["grant"]].end
+        if found["class"] == "dead" and not over:
             self._end(found, "unknown", "probable")
         if found["grant"] in self.grants:
             self.grants[found["grant"]].refusal = found

@@ -802,6 +802,8 @@ class Folding(Store):
         revived = record("revived", 6, account=ALICE, grant=2)
         self.assertEqual(self.grant(*live, ended)["end"]["cause"], "evicted")
         self.assertEqual(self.grant(*live, ended, later)["end"]["cause"], "revoked_by_us")
+        late = record("refused", 6, account=ALICE, op=4, grant=2, **{"class": 4})
+        self.assertEqual(self.grant(*live, ended, late)["end"]["cause"], "evicted")
         self.assertEqual(self.states(*live, ended, revived), {2: (1, "held", [HOLDER])})
         newer = issued(6, 0, grant=2, generation=2)
         self.assertEqual(self.states(*live, ended, newer), {2: (2, "ended", [HOLDER])})

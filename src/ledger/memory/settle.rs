@@ -192,7 +192,7 @@ impl Store {
             let Some(grant) = grant.filter(|grant| grant.generation == ticket.generation) else {
                 return;
             };
-            if class == RefusalClass::Dead {
+            if class == RefusalClass::Dead && grant.end.is_none() {
                 grant.end = Some(end(at, Cause::Unknown, Confidence::Probable));
             }
             grant.refusal = Some(view);
