@@ -92,6 +92,10 @@ impl<L: Ledger> Inner<L> {
         let pass = desk.gate.pass(|| self.ledger.now_ms()).await.map_err(not_now)?;
         let ticket = self.ledger.begin(begin.deadline(self.deadline)).await?;
         let (account, op) = (ticket.account(), ticket.op());
+        if action == Action::Revoke {
+            // What goes is not found any longer by who looks for something to use again.
+            self.shelf.drop(account);
+        }
         lock(&self.begun).insert(op, Instant::now());
         let mut open = Open { ledger: &self.ledger, ticket: Some(ticket) };
         let presented = open.ticket.as_ref().and_then(Ticket::current);

@@ -7,6 +7,7 @@ use super::event::Event;
 use super::rules::covers;
 use super::{Broker, Inner};
 use crate::error::Error;
+use crate::format::value::Action;
 use crate::ids::{AccountTag, App, GrantId, Holder, Lsn};
 use crate::journal::{AccountRef, AccountView, GrantState, GrantView, IssuedPair};
 use crate::ledger::{Change, Ledger, Walk};
@@ -67,6 +68,9 @@ impl<L: Ledger> Broker<L> {
     /// Finds a living pair of an account that a holder may use for these scopes, so that a retry need
     /// not send the user to approve once more: what it holds, what its earlier try left behind, what
     /// its tenant has.
+    ///
+    /// Nothing keeps it alive until it is adopted: where [`adopt`](Broker::adopt) then says that it is
+    /// being revoked or has ended, the user has to approve once more.
     ///
     /// # Errors
     /// What keeps it from being looked up.
@@ -167,6 +171,11 @@ impl<L: Ledger> Inner<L> {
     ) -> Option<Arc<IssuedPair>> {
         let shared = ready.desk.as_ref().is_some_and(|desk| desk.config.shared);
         let own = self.ledger.holder_tag(holder);
+        // Nobody may begin to depend on what is being revoked.
+        let is_going = |id: GrantId| {
+            let mut open = ready.view.in_doubt.iter();
+            open.any(|open| open.action == Action::Revoke && open.grant == id)
+        };
         let is_wanted = |grant: &ReadyGrant| {
             let view = ready.view.grants.iter().find(|view| view.grant == grant.grant());
             view.is_some_and(|view| view.refusal.is_none() && wanted(view))
@@ -175,6 +184,7 @@ impl<L: Ledger> Inner<L> {
             !grant.paused
                 && covers(grant.pair.scopes(), scopes)
                 && (shared || self.is_for(grant, holder))
+                && !is_going(grant.grant())
                 && is_wanted(grant)
         };
         let held = |grant: &ReadyGrant| grant.holders.contains(&own);

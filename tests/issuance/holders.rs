@@ -1,9 +1,10 @@
 //! Who depends on what: tenants, supersession, letting go.
 
-use super::world::{ROTATING, SCOPES, STEADY, Setup, holder};
+use super::world::{ROTATING, SCOPES, STEADY, Setup, holder, until};
 use std::time::Duration;
 use tokenwal::broker::{BrokerError, Keeps};
-use tokenwal::{GrantState, Holder};
+use tokenwal::sandbox::{Fault, Injection, On};
+use tokenwal::{Error, GrantState, Holder};
 
 #[tokio::test]
 async fn a_newer_grant_that_has_worked_takes_over_what_it_covers() {
@@ -59,6 +60,53 @@ async fn grants_are_shared_within_a_tenant_unless_the_app_says_otherwise() {
         let more = ["api", "full"];
         assert!(life.broker.reuse(&account, &holder("erp"), &more).await.unwrap().is_none());
     }
+}
+
+#[tokio::test]
+async fn what_is_being_revoked_is_not_used_again() {
+    let world = Setup::new(STEADY).start().await;
+    let life = world.live();
+    let left = world.connect(&life, "alice", &holder("crm")).await.unwrap();
+    let account = world.account("alice");
+    let crm = holder("crm");
+    let reuse = || life.broker.reuse(&account, &crm, &SCOPES);
+    assert_eq!(reuse().await.unwrap().map(|pair| pair.grant()), Some(left.grant));
+    let slow = Fault::DelayBeforeCommit(Duration::from_millis(500));
+    world.sandbox.inject(Injection::new(slow, On::Revoke));
+    let revoked = async { life.broker.revoke(&account, left.grant).await.unwrap() };
+    let looked = async {
+        until("the revocation is on its way", async || {
+            !life.view(&account).await.in_doubt.is_empty()
+        })
+        .await;
+        assert!(reuse().await.unwrap().is_none());
+        let busy = life.broker.adopt(&account, left.grant, &holder("crm"), &SCOPES).await;
+        assert!(
+            matches!(busy, Err(BrokerError::Ledger(error)) if matches!(*error, Error::Busy { .. }))
+        );
+    };
+    tokio::join!(revoked, looked);
+    assert_eq!(life.view(&account).await.grants[0].state, GrantState::Ended);
+}
+
+#[tokio::test]
+async fn a_retry_that_knows_no_user_finds_what_its_own_try_left() {
+    let world = Setup::new(STEADY).start().await;
+    let life = world.live();
+    let other = world.connect(&life, "alice", &holder("erp")).await.unwrap();
+    let own = world.connect(&life, "alice", &holder("crm")).await.unwrap();
+    world.connect(&life, "bob", &holder("erp")).await.unwrap();
+    let later = world.connect(&life, "alice", &holder("erp")).await.unwrap();
+    assert!(other.grant < own.grant && own.grant < later.grant);
+    let found = |who: &str| {
+        let who = holder(who);
+        let broker = life.broker.clone();
+        let app = world.account("alice").app;
+        async move { broker.reuse_any(&app, &who, &SCOPES).await.unwrap().map(|pair| pair.grant()) }
+    };
+    assert_eq!(found("crm").await, Some(own.grant), "not what the same tenant's other holder left");
+    assert_eq!(found("nobody").await, None);
+    life.broker.adopt(&world.account("alice"), own.grant, &holder("crm"), &SCOPES).await.unwrap();
 }
 
 #[tokio::test]
