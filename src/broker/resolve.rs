@@ -10,7 +10,7 @@ use super::upstream::{Listed, Which};
 use super::{Broker, Inner, Key, Landed};
 use crate::error::Error;
 use crate::format::value::{Action, RefusalClass, ResolvedHow};
-use crate::ids::{AccountTag, GrantId, OpId};
+use crate::ids::{Account, AccountTag, GrantId, OpId};
 use crate::journal::{AccountRef, AccountView, Begin, GrantView, OperationView, Settled};
 use crate::ledger::{Change, Ledger};
 use crate::outcome::{NotSent, Outcome};
@@ -326,8 +326,13 @@ impl<L: Ledger> Inner<L> {
         open: &OperationView,
     ) -> Result<(), BrokerError> {
         let sent = match open.action {
-            Action::Refresh | Action::Mint => {
-                self.refresh_now(account, open.grant, Some(open.op)).await.map(drop)
+            Action::Refresh => self.refresh_now(account, open.grant, Some(open.op)).await.map(drop),
+            Action::Mint => {
+                let view = self.view(account).await?;
+                let named = view.app.zip(view.user).ok_or(BrokerError::UnknownAccount { account });
+                let (app, user) = named?;
+                let named = Account::new(app, user);
+                self.mint_now(desk, named, open.scopes.clone(), Some(open.op)).await.map(drop)
             }
             Action::Revoke => self.revoke_now(desk, account, open.grant, Some(open.op)).await,
             Action::Exchange | Action::Introspect | Action::Burn => {

@@ -111,6 +111,7 @@ pub(super) fn operation(op: u64, action: Action, grant: u64) -> OperationView {
         doubt: None,
         since_ms: SENT_MS,
         deadline_ms: DEADLINE_MS,
+        scopes: Vec::new(),
     }
 }
 

@@ -302,7 +302,7 @@ impl<L: Ledger> Inner<L> {
         self.landed(&desk, account, grant, came?).await
     }
 
-    async fn mint_now(
+    pub(super) async fn mint_now(
         &self,
         desk: &Desk,
         account: Account,

@@ -58,6 +58,8 @@ pub struct OperationView {
     pub since_ms: u64,
     /// When the call will have been given up, in milliseconds since 1970.
     pub deadline_ms: u64,
+    /// The scopes that were asked for, where they were named and there is a key.
+    pub scopes: Vec<String>,
 }
 
 /// Reads records for a view.
@@ -89,6 +91,12 @@ impl AccountView {
             grants: Vec::with_capacity(state.grants.len()),
             in_doubt: state.operations.iter().map(|o| OperationView::of(account, o)).collect(),
         };
+        if let Some(keychain) = sight.keychain {
+            for open in &mut view.in_doubt {
+                let intent = (sight.read)(Lsn(open.op.0))?;
+                with_names(&intent, keychain, |names| open.scopes = scopes_of(names))?;
+            }
+        }
         for grant in state.known_grants() {
             view.grants.push(GrantView::of(grant, sight)?);
         }
@@ -156,6 +164,7 @@ impl OperationView {
             doubt: operation.doubt.map(|(_, reason)| reason),
             since_ms: operation.since_ms,
             deadline_ms: operation.deadline_ms,
+            scopes: Vec::new(),
         }
     }
 }

@@ -15,6 +15,7 @@
 )]
 #![allow(unreachable_pub, reason = "a module of a test has no reader outside")]
 
+mod asked;
 mod cancel;
 mod cap;
 mod connect;

@@ -8,7 +8,7 @@ use std::task::Poll;
 use std::time::Duration;
 use tokenwal::broker::{AppConfig, Authorize, Broker, BrokerError, Connected, Event, Events};
 use tokenwal::profile::Profile;
-use tokenwal::provider::Provider;
+use tokenwal::provider::{Provider, ProviderBuilder};
 use tokenwal::sandbox::{ApprovalState, Counters, Sandbox, SandboxConfig};
 use tokenwal::{
     Account, AccountView, Action, App, Clock, FixedKeys, GrantView, Holder, IssuedPair, Journal,
@@ -74,6 +74,7 @@ pub struct World {
     deadline: Duration,
     margin: Duration,
     config: fn(AppConfig) -> AppConfig,
+    provider: fn(ProviderBuilder) -> ProviderBuilder,
     tends: bool,
     secret: String,
     http: reqwest::Client,
@@ -93,6 +94,7 @@ pub struct Setup {
     pub deadline: Duration,
     pub margin: Duration,
     pub config: fn(AppConfig) -> AppConfig,
+    pub provider: fn(ProviderBuilder) -> ProviderBuilder,
     pub sandbox: fn(SandboxConfig) -> SandboxConfig,
     /// The broker acts by itself.
     pub tends: bool,
@@ -105,6 +107,7 @@ impl Setup {
             deadline: Duration::from_secs(10),
             margin: Duration::from_secs(10),
             config: |config| config,
+            provider: |provider| provider,
             sandbox: |sandbox| sandbox,
             tends: true,
         }
@@ -118,6 +121,11 @@ impl Setup {
 
     pub fn config(mut self, config: fn(AppConfig) -> AppConfig) -> Self {
         self.config = config;
+        self
+    }
+
+    pub fn provider(mut self, provider: fn(ProviderBuilder) -> ProviderBuilder) -> Self {
+        self.provider = provider;
         self
     }
 
@@ -142,6 +150,7 @@ impl Setup {
             deadline: self.deadline,
             margin: self.margin,
             config: self.config,
+            provider: self.provider,
             tends: self.tends,
             secret,
             http: reqwest::Client::builder().redirect(nowhere).no_proxy().build().unwrap(),
@@ -175,9 +184,8 @@ impl World {
         let provider = Provider::salesforce(self.app.clone(), secret, self.sandbox.url())
             .profile(self.profile.clone())
             .clock(self.clock.clone())
-            .timeout(Duration::from_secs(30))
-            .build()
-            .unwrap();
+            .timeout(Duration::from_secs(30));
+        let provider = (self.provider)(provider).build().unwrap();
         let config = AppConfig::new(self.app.clone(), Arc::new(provider), self.profile.clone());
         let builder = Broker::builder(journal.clone())
             .app((self.config)(config.redirect_uri(CALLBACK)))

@@ -108,6 +108,7 @@ impl Operation {
             doubt: self.doubt,
             since_ms: self.since_ms,
             deadline_ms: self.deadline_ms,
+            scopes: self.names.scopes.clone(),
         }
     }
 }
