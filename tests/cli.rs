@@ -25,6 +25,8 @@ mod machine;
 mod operator;
 #[path = "cli/orders.rs"]
 mod orders;
+#[path = "shared/over.rs"]
+mod over;
 #[path = "cli/pairs.rs"]
 mod pairs;
 #[path = "cli/providers.rs"]

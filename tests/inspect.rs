@@ -5,6 +5,7 @@
 
 mod sim;
 
+use sim::over::{DiskLayer, FileLayer, Over};
 use sim::{EIO, Fault, Moment, OpKind, ReadBack, Rng, SimClock, SimDisk, SimEntropy};
 use std::io;
 use std::pin::pin;
@@ -104,9 +105,44 @@ fn what_is_not_durable_is_not_shown() {
     assert_eq!((found.verdict, found.accounts), (Verdict::Clean, 1));
 }
 
+/// A disk that whoever only looks must not change.
+#[derive(Debug)]
+struct ReadOnly(SimDisk);
+
+impl DiskLayer for ReadOnly {
+    fn below(&self) -> &dyn Disk {
+        &self.0
+    }
+
+    fn open(&self, name: &str, access: Access) -> io::Result<Arc<dyn DiskFile>> {
+        assert_eq!(access, Access::Read, "{name}");
+        self.0.open(name, access)
+    }
+
+    fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        panic!("{name} is created")
+    }
+
+    fn rename(&self, from: &str, _: &str) -> io::Result<()> {
+        panic!("{from} is renamed")
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        panic!("{name} is removed")
+    }
+
+    fn sync_dir(&self) -> io::Result<()> {
+        panic!("the directory is synced")
+    }
+
+    fn try_lock(&self) -> io::Result<Option<Box<dyn DiskLock>>> {
+        panic!("the lock is taken")
+    }
+}
+
 /// Does something once, before the `countdown`-th file is opened.
 struct Interrupted<'a> {
-    disk: SimDisk,
+    disk: Over<ReadOnly>,
     countdown: AtomicUsize,
     then: Mutex<Box<dyn FnMut() + Send + 'a>>,
 }
@@ -129,66 +165,21 @@ impl Interrupted<'_> {
     }
 }
 
-impl Disk for Interrupted<'_> {
-    fn path(&self) -> String {
-        self.disk.path()
-    }
-
-    fn list(&self) -> io::Result<Vec<String>> {
-        self.disk.list()
+impl DiskLayer for Interrupted<'_> {
+    fn below(&self) -> &dyn Disk {
+        &self.disk
     }
 
     fn open(&self, name: &str, access: Access) -> io::Result<Arc<dyn DiskFile>> {
         self.count();
-        assert_eq!(access, Access::Read);
         self.disk.open(name, access)
-    }
-
-    fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        panic!("{name} is created")
-    }
-
-    fn rename(&self, from: &str, _: &str) -> io::Result<()> {
-        panic!("{from} is renamed")
-    }
-
-    fn remove(&self, name: &str) -> io::Result<()> {
-        panic!("{name} is removed")
-    }
-
-    fn sync_dir(&self) -> io::Result<()> {
-        panic!("the directory is synced")
-    }
-
-    fn try_lock(&self) -> io::Result<Option<Box<dyn DiskLock>>> {
-        panic!("the lock is taken")
-    }
-
-    fn is_locked(&self) -> io::Result<bool> {
-        self.disk.is_locked()
-    }
-
-    fn lock_note(&self) -> io::Result<Vec<u8>> {
-        self.disk.lock_note()
-    }
-
-    fn free_bytes(&self) -> io::Result<u64> {
-        self.disk.free_bytes()
-    }
-
-    fn alignment(&self) -> usize {
-        self.disk.alignment()
-    }
-
-    fn host(&self) -> String {
-        self.disk.host()
     }
 }
 
 /// Counts what is read, and makes every segment as long as a sparse file can be.
 #[derive(Debug)]
 struct Odd {
-    disk: SimDisk,
+    disk: Over<ReadOnly>,
     segment_bytes: Option<u64>,
     read_bytes: Arc<AtomicUsize>,
 }
@@ -201,89 +192,38 @@ struct OddFile {
 }
 
 impl Odd {
-    fn new(disk: &SimDisk, segment_bytes: Option<u64>) -> Arc<Self> {
-        let (disk, read_bytes) = (disk.clone(), Arc::default());
-        Arc::new(Self { disk, segment_bytes, read_bytes })
+    fn over(disk: &SimDisk, segment_bytes: Option<u64>) -> (Arc<dyn Disk>, Arc<AtomicUsize>) {
+        let (disk, read_bytes) = (Over(ReadOnly(disk.clone())), Arc::<AtomicUsize>::default());
+        let odd = Self { disk, segment_bytes, read_bytes: Arc::clone(&read_bytes) };
+        (Arc::new(Over(odd)), read_bytes)
     }
 }
 
-impl Disk for Odd {
-    fn path(&self) -> String {
-        self.disk.path()
-    }
-
-    fn list(&self) -> io::Result<Vec<String>> {
-        self.disk.list()
+impl DiskLayer for Odd {
+    fn below(&self) -> &dyn Disk {
+        &self.disk
     }
 
     fn open(&self, name: &str, access: Access) -> io::Result<Arc<dyn DiskFile>> {
         let (file, read_bytes) = (self.disk.open(name, access)?, Arc::clone(&self.read_bytes));
         let bytes = self.segment_bytes.filter(|_| name.starts_with("segment-"));
-        Ok(Arc::new(OddFile { file, bytes, read_bytes }))
-    }
-
-    fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        panic!("{name} is created")
-    }
-
-    fn rename(&self, from: &str, _: &str) -> io::Result<()> {
-        panic!("{from} is renamed")
-    }
-
-    fn remove(&self, name: &str) -> io::Result<()> {
-        panic!("{name} is removed")
-    }
-
-    fn sync_dir(&self) -> io::Result<()> {
-        panic!("the directory is synced")
-    }
-
-    fn try_lock(&self) -> io::Result<Option<Box<dyn DiskLock>>> {
-        panic!("the lock is taken")
-    }
-
-    fn is_locked(&self) -> io::Result<bool> {
-        self.disk.is_locked()
-    }
-
-    fn lock_note(&self) -> io::Result<Vec<u8>> {
-        self.disk.lock_note()
-    }
-
-    fn free_bytes(&self) -> io::Result<u64> {
-        self.disk.free_bytes()
-    }
-
-    fn alignment(&self) -> usize {
-        self.disk.alignment()
-    }
-
-    fn host(&self) -> String {
-        self.disk.host()
+        Ok(Arc::new(Over(OddFile { file, bytes, read_bytes })))
     }
 }
 
-impl DiskFile for OddFile {
+impl FileLayer for OddFile {
+    fn below(&self) -> &dyn DiskFile {
+        &*self.file
+    }
+
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.file.read_at(offset, buffer)?;
         self.read_bytes.fetch_add(read, Ordering::Relaxed);
         Ok(read)
     }
 
-    fn write_at(&self, _: u64, _: &[u8]) -> io::Result<()> {
-        panic!("a file is written")
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        panic!("a file is synced")
-    }
-
     fn len(&self) -> io::Result<u64> {
         self.bytes.map_or_else(|| self.file.len(), Ok)
-    }
-
-    fn writes_are_durable(&self) -> bool {
-        self.file.writes_are_durable()
     }
 }
 
@@ -295,8 +235,8 @@ fn files_that_vanish_while_one_looks_are_no_damage() {
     for countdown in 1..40 {
         let disk = closed(2, 100);
         let (journal, _) = options(&disk, 3).open("").unwrap();
-        let looking = Interrupted {
-            disk: disk.clone(),
+        let looking = Over(Interrupted {
+            disk: Over(ReadOnly(disk.clone())),
             countdown: AtomicUsize::new(countdown),
             then: Mutex::new(Box::new(|| {
                 interrupted.fetch_add(1, Ordering::Relaxed);
@@ -304,7 +244,7 @@ fn files_that_vanish_while_one_looks_are_no_damage() {
                 issue(&journal, 1000).unwrap();
                 drive(&journal, journal.compact()).unwrap();
             })),
-        };
+        });
         let found = inspect::verify(&looking, Some(&keys()), &mut |_| ()).unwrap();
         assert_eq!((found.verdict, found.problems.len()), (Verdict::Clean, 0), "{found:?}");
         assert!((100..=101).contains(&found.accounts), "{found:?}");
@@ -491,10 +431,10 @@ fn an_index_that_lies_makes_salvage_read_nothing_again_and_again() {
     bytes.extend(footer.encode(header.nonce));
     disk.damage(&snapshot, |all| *all = bytes);
     let stored: usize = disk.files().values().map(|bytes| bytes.len()).sum();
-    let odd = Odd::new(&disk, None);
+    let (odd, read_bytes) = Odd::over(&disk, None);
     let keys = keys();
-    let _ = Salvage::new(&keys).plan(Arc::clone(&odd) as _);
-    let read = odd.read_bytes.load(Ordering::Relaxed);
+    let _ = Salvage::new(&keys).plan(odd);
+    let read = read_bytes.load(Ordering::Relaxed);
     assert!(read < 20 * stored, "{read} bytes were read of {stored}");
 }
 
@@ -505,9 +445,9 @@ fn segments_that_are_longer_than_numbers_tell_are_looked_at_and_salvaged() {
     let segments: Vec<_> =
         disk.files().into_keys().filter(|name| name.starts_with("segment-")).collect();
     assert!(segments.len() >= 4, "{segments:?}");
-    let odd = Odd::new(&disk, Some(1 << 62));
+    let (odd, _) = Odd::over(&disk, Some(1 << 62));
     assert_eq!(inspect::verify(&*odd, None, &mut |_| ()).unwrap().verdict, Verdict::Clean);
-    assert_eq!(read(Arc::clone(&odd) as _).unwrap(), before);
+    assert_eq!(read(Arc::clone(&odd)).unwrap(), before);
     // Of one nothing is left but its length.
     disk.damage(&segments[1], |bytes| bytes.fill(0));
     let (keys, into) = (keys(), disk.sibling(21));

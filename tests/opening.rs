@@ -18,10 +18,12 @@
 mod counting;
 #[path = "benches/scale/data.rs"]
 mod data;
+#[path = "shared/over.rs"]
+mod over;
 #[path = "benches/scale/store.rs"]
 mod store;
 
-use counting::CountingDisk;
+use counting::Counting;
 use std::path::Path;
 use std::sync::Arc;
 use store::{Built, Shape};
@@ -37,7 +39,7 @@ struct Opened {
 }
 
 fn open(dir: &Path) -> Opened {
-    let (disk, reads) = CountingDisk::new(RealDisk::open(dir).unwrap());
+    let (disk, reads) = Counting::over(RealDisk::open(dir).unwrap());
     let (journal, report) = store::options().disk(Arc::new(disk)).open(dir).unwrap();
     let (snapshot_bytes_read, segment_bytes_read) = (reads.snapshot_bytes(), reads.segment_bytes());
     let snapshot_bytes = journal.stats().snapshot_bytes;

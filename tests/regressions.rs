@@ -7,6 +7,10 @@
     reason = "a test may"
 )]
 
+#[path = "shared/over.rs"]
+mod over;
+
+use over::{DiskLayer, FileLayer, Over};
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
@@ -15,7 +19,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use tokenwal::disk::{Access, Disk, DiskFile, DiskLock, RealDisk};
+use tokenwal::disk::{Access, Disk, DiskFile, RealDisk};
 use tokenwal::{
     Account, App, Begin, Cause, Clock, Confidence, Drive, Entropy, FixedKeys, Holder, Journal,
     NotSent, Options, Outcome, Settled, SystemEntropy, TokenResponse, User, Work,
@@ -70,20 +74,19 @@ impl std::fmt::Debug for HookedFile {
     }
 }
 
-impl Disk for Hooked {
-    fn path(&self) -> String {
-        self.0.path()
+impl DiskLayer for Hooked {
+    fn below(&self) -> &dyn Disk {
+        &*self.0
     }
-    fn list(&self) -> io::Result<Vec<String>> {
-        self.0.list()
-    }
+
     fn open(&self, name: &str, access: Access) -> io::Result<Arc<dyn DiskFile>> {
         if access != Access::Read {
             self.1.take_descriptor()?;
         }
         let file = self.0.open(name, access)?;
-        Ok(Arc::new(HookedFile(file, self.1.clone(), access != Access::Read)))
+        Ok(Arc::new(Over(HookedFile(file, self.1.clone(), access != Access::Read))))
     }
+
     fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
         if name.starts_with("segment") && self.1.full.load(Ordering::SeqCst) {
             return Err(io::ErrorKind::StorageFull.into());
@@ -95,43 +98,25 @@ impl Disk for Hooked {
         self.1.take_descriptor()?;
         self.0.create(name)
     }
-    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        self.0.rename(from, to)
-    }
-    fn remove(&self, name: &str) -> io::Result<()> {
-        self.0.remove(name)
-    }
+
     fn sync_dir(&self) -> io::Result<()> {
         if self.1.dir_full.load(Ordering::SeqCst) {
             return Err(io::ErrorKind::StorageFull.into());
         }
         self.0.sync_dir()
     }
-    fn try_lock(&self) -> io::Result<Option<Box<dyn DiskLock>>> {
-        self.0.try_lock()
-    }
-    fn is_locked(&self) -> io::Result<bool> {
-        self.0.is_locked()
-    }
-    fn lock_note(&self) -> io::Result<Vec<u8>> {
-        self.0.lock_note()
-    }
-    fn free_bytes(&self) -> io::Result<u64> {
-        self.0.free_bytes()
-    }
-    fn alignment(&self) -> usize {
-        self.0.alignment()
-    }
+
     fn host(&self) -> String {
         let suffix = if self.1.elsewhere.load(Ordering::SeqCst) { "-2" } else { "" };
         self.0.host() + suffix
     }
 }
 
-impl DiskFile for HookedFile {
-    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.read_at(offset, buffer)
+impl FileLayer for HookedFile {
+    fn below(&self) -> &dyn DiskFile {
+        &*self.0
     }
+
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         if self.2 {
             let hook = self.1.on_batch.lock().unwrap().take();
@@ -140,15 +125,6 @@ impl DiskFile for HookedFile {
             }
         }
         self.0.write_at(offset, bytes)
-    }
-    fn sync(&self) -> io::Result<()> {
-        self.0.sync()
-    }
-    fn len(&self) -> io::Result<u64> {
-        self.0.len()
-    }
-    fn writes_are_durable(&self) -> bool {
-        self.0.writes_are_durable()
     }
 }
 
@@ -174,9 +150,10 @@ impl Entropy for HookedEntropy {
     }
 }
 
-fn disk(path: &std::path::Path) -> (Arc<Hooked>, Arc<Knobs>) {
+fn disk(path: &std::path::Path) -> (Arc<Over<Hooked>>, Arc<Knobs>) {
     let knobs = Arc::new(Knobs::default());
-    (Arc::new(Hooked(Arc::new(RealDisk::create(path).unwrap()), knobs.clone())), knobs)
+    let hooked = Hooked(Arc::new(RealDisk::create(path).unwrap()), knobs.clone());
+    (Arc::new(Over(hooked)), knobs)
 }
 
 fn options() -> Options {
@@ -184,7 +161,7 @@ fn options() -> Options {
 }
 
 /// Sizes of which a few records are much.
-fn small(disk: Arc<Hooked>) -> Options {
+fn small(disk: Arc<Over<Hooked>>) -> Options {
     options()
         .drive(Drive::Manual)
         .disk(disk)

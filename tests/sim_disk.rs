@@ -620,8 +620,8 @@ fn every_step_that_is_left_out_can_be_seen() {
             let options = SimOptions { direct, ..SimOptions::default() };
             let disk = SimDisk::with(1, options);
             let skipped = Arc::new(AtomicU64::new(0));
-            let weakened = Weakened::new(Arc::new(disk.clone()), step, skipped.clone());
-            journal(&weakened, direct).unwrap();
+            let weakened = Weakened::over(Arc::new(disk.clone()), step, skipped.clone());
+            journal(&*weakened, direct).unwrap();
             let skipped = skipped.load(Ordering::Relaxed);
             match step {
                 Step::None => assert_eq!(skipped, 0),

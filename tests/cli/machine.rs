@@ -1,15 +1,15 @@
 //! What only a machine can do to a store: another owner, a full disk, a read-only mount, another
 //! host. As root these are real; where they cannot be had the test says so and passes.
 
+use crate::over::{DiskLayer, Over};
 use crate::stores::*;
-use std::io;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokenwal::disk::{Access, Disk, DiskFile, DiskLock, RealDisk};
+use tokenwal::disk::{Disk, RealDisk};
 
 const NOBODY: u32 = 65534;
 
@@ -168,55 +168,17 @@ fn a_read_only_mount() {
 
 /// A disk of another machine.
 #[derive(Debug)]
-pub(crate) struct Elsewhere(pub(crate) RealDisk);
+pub(crate) struct Elsewhere(RealDisk);
 
-impl Disk for Elsewhere {
-    fn path(&self) -> String {
-        self.0.path()
+impl Elsewhere {
+    pub(crate) fn create(path: &Path) -> Arc<dyn Disk> {
+        Arc::new(Over(Self(RealDisk::create(path).unwrap())))
     }
+}
 
-    fn list(&self) -> io::Result<Vec<String>> {
-        self.0.list()
-    }
-
-    fn open(&self, name: &str, access: Access) -> io::Result<Arc<dyn DiskFile>> {
-        self.0.open(name, access)
-    }
-
-    fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        self.0.create(name)
-    }
-
-    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        self.0.rename(from, to)
-    }
-
-    fn remove(&self, name: &str) -> io::Result<()> {
-        self.0.remove(name)
-    }
-
-    fn sync_dir(&self) -> io::Result<()> {
-        self.0.sync_dir()
-    }
-
-    fn try_lock(&self) -> io::Result<Option<Box<dyn DiskLock>>> {
-        self.0.try_lock()
-    }
-
-    fn is_locked(&self) -> io::Result<bool> {
-        self.0.is_locked()
-    }
-
-    fn lock_note(&self) -> io::Result<Vec<u8>> {
-        self.0.lock_note()
-    }
-
-    fn free_bytes(&self) -> io::Result<u64> {
-        self.0.free_bytes()
-    }
-
-    fn alignment(&self) -> usize {
-        self.0.alignment()
+impl DiskLayer for Elsewhere {
+    fn below(&self) -> &dyn Disk {
+        &self.0
     }
 
     fn host(&self) -> String {
@@ -227,7 +189,7 @@ impl Disk for Elsewhere {
 #[test]
 fn a_store_that_was_copied_from_another_host() {
     let store = Store::named();
-    let disk = Arc::new(Elsewhere(RealDisk::create(&store.path).unwrap()));
+    let disk = Elsewhere::create(&store.path);
     let (journal, _) = options(&store.path).disk(disk).create(&store.path).unwrap();
     populate(&journal, 0..4);
     journal.blocking().close().unwrap();

@@ -5,9 +5,7 @@ use crate::machine::Elsewhere;
 use crate::stores::*;
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::Arc;
 use tokenwal::broker::Broker;
-use tokenwal::disk::RealDisk;
 use tokenwal::provider::{Pkce, Provider};
 use tokenwal::sandbox::{Sandbox, SandboxConfig};
 use tokenwal::{
@@ -357,7 +355,7 @@ fn a_secret_of_an_app_comes_from_the_environment() {
 #[test]
 fn a_store_of_another_host_is_claimed() {
     let store = Store::named();
-    let disk = Arc::new(Elsewhere(RealDisk::create(&store.path).unwrap()));
+    let disk = Elsewhere::create(&store.path);
     let (journal, _) = options(&store.path).disk(disk).create(&store.path).unwrap();
     issue(&journal, 1);
     journal.blocking().close().unwrap();

@@ -51,7 +51,7 @@ impl Setting {
         let disk = Arc::new(disk.clone());
         match self.skip {
             Step::None => disk,
-            skip => Arc::new(Weakened::new(disk, skip, Arc::clone(&self.skipped))),
+            skip => Weakened::over(disk, skip, Arc::clone(&self.skipped)),
         }
     }
 

@@ -13,6 +13,8 @@ mod disk;
 mod file;
 mod handle;
 mod machine;
+#[path = "../shared/over.rs"]
+pub mod over;
 mod rng;
 mod weakened;
 mod world;

@@ -6,7 +6,8 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use tokenwal::disk::{Access, Disk, DiskFile, DiskLock};
+use super::over::{DiskLayer, FileLayer, Over};
+use tokenwal::disk::{Access, Disk, DiskFile};
 use tokenwal::internals::format::record::Kind;
 
 /// The steps that can be left out (journal-format.md, "Order of syncs").
@@ -95,7 +96,7 @@ fn carries(batches: &[u8], kind: Kind) -> bool {
 /// A disk that leaves out one step and says that it was done.
 #[derive(Debug, Clone)]
 pub struct Weakened {
-    inner: Arc<dyn Disk>,
+    below: Arc<dyn Disk>,
     skip: Step,
     shared: Arc<Shared>,
 }
@@ -119,9 +120,10 @@ enum Change {
 }
 
 impl Weakened {
-    /// Leaves out `skip` on `inner`; use a new one for each process, counting in `skipped`.
-    pub fn new(inner: Arc<dyn Disk>, skip: Step, skipped: Arc<AtomicU64>) -> Self {
-        Self { inner, skip, shared: Arc::new(Shared { skipped, ..Shared::default() }) }
+    /// Leaves out `skip` on `below`; use a new one for each process, counting in `skipped`.
+    pub fn over(below: Arc<dyn Disk>, skip: Step, skipped: Arc<AtomicU64>) -> Arc<dyn Disk> {
+        let shared = Arc::new(Shared { skipped, ..Shared::default() });
+        Arc::new(Over(Self { below, skip, shared }))
     }
 
     fn skipped(&self) {
@@ -132,14 +134,14 @@ impl Weakened {
         let name = Arc::new(Mutex::new(name.to_owned()));
         let key = name.lock().unwrap().clone();
         self.shared.names.lock().unwrap().insert(key, name.clone());
-        Arc::new(WeakenedFile {
+        Arc::new(Over(WeakenedFile {
             disk: self.clone(),
             inner,
             name,
             pretend,
             only_rewritten: AtomicBool::new(false),
             unsynced: AtomicBool::new(false),
-        })
+        }))
     }
 
     fn leaves_out_dir_sync(&self, changed: &[(Change, String)]) -> bool {
@@ -165,28 +167,24 @@ impl Weakened {
     }
 }
 
-impl Disk for Weakened {
-    fn path(&self) -> String {
-        self.inner.path()
-    }
-
-    fn list(&self) -> io::Result<Vec<String>> {
-        self.inner.list()
+impl DiskLayer for Weakened {
+    fn below(&self) -> &dyn Disk {
+        &*self.below
     }
 
     fn open(&self, name: &str, access: Access) -> io::Result<Arc<dyn DiskFile>> {
         let batches = matches!(self.skip, Step::BatchSync | Step::SealedSync | Step::MarkerSync);
         let pretend = batches && access == Access::Direct;
         let access = if pretend { Access::Write } else { access };
-        Ok(self.file(name, self.inner.open(name, access)?, pretend))
+        Ok(self.file(name, self.below.open(name, access)?, pretend))
     }
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        Ok(self.file(name, self.inner.create(name)?, false))
+        Ok(self.file(name, self.below.create(name)?, false))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        self.inner.rename(from, to)?;
+        self.below.rename(from, to)?;
         self.note(Change::Renamed, to);
         let mut names = self.shared.names.lock().unwrap();
         if let Some(name) = names.remove(from) {
@@ -197,7 +195,7 @@ impl Disk for Weakened {
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        self.inner.remove(name)?;
+        self.below.remove(name)?;
         self.note(Change::Removed, name);
         Ok(())
     }
@@ -208,31 +206,7 @@ impl Disk for Weakened {
             self.skipped();
             return Ok(());
         }
-        self.inner.sync_dir()
-    }
-
-    fn try_lock(&self) -> io::Result<Option<Box<dyn DiskLock>>> {
-        self.inner.try_lock()
-    }
-
-    fn is_locked(&self) -> io::Result<bool> {
-        self.inner.is_locked()
-    }
-
-    fn lock_note(&self) -> io::Result<Vec<u8>> {
-        self.inner.lock_note()
-    }
-
-    fn free_bytes(&self) -> io::Result<u64> {
-        self.inner.free_bytes()
-    }
-
-    fn alignment(&self) -> usize {
-        self.inner.alignment()
-    }
-
-    fn host(&self) -> String {
-        self.inner.host()
+        self.below.sync_dir()
     }
 }
 
@@ -259,9 +233,9 @@ impl WeakenedFile {
     }
 }
 
-impl DiskFile for WeakenedFile {
-    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        self.inner.read_at(offset, buffer)
+impl FileLayer for WeakenedFile {
+    fn below(&self) -> &dyn DiskFile {
+        &*self.inner
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
@@ -300,10 +274,6 @@ impl DiskFile for WeakenedFile {
             return Ok(());
         }
         self.inner.sync()
-    }
-
-    fn len(&self) -> io::Result<u64> {
-        self.inner.len()
     }
 
     fn writes_are_durable(&self) -> bool {

@@ -1,6 +1,6 @@
 //! What is measured in a process of its own, so that nothing else's memory counts.
 
-use super::counting::CountingDisk;
+use super::counting::Counting;
 use super::data::{Population, Random};
 use super::machine::{Stopwatch, files, forget, peak_bytes};
 use super::store::{Built, Outcome, options};
@@ -93,7 +93,7 @@ pub fn work(work: &str, dir: &Path, built: &str) -> Outcome<String> {
 }
 
 fn open(dir: &Path) -> Outcome<Opened> {
-    let (disk, reads) = CountingDisk::new(RealDisk::open(dir)?);
+    let (disk, reads) = Counting::over(RealDisk::open(dir)?);
     let options = options().disk(Arc::new(disk));
     let before_bytes = peak_bytes()?;
     let watch = Stopwatch::start()?;

@@ -24,6 +24,8 @@ mod child;
 mod counting;
 mod data;
 mod machine;
+#[path = "../../shared/over.rs"]
+mod over;
 mod report;
 mod store;
 
