@@ -49,7 +49,9 @@ impl Error {
     /// Says in one sentence what to do next.
     pub fn advice(&self) -> &'static str {
         match self {
-            Self::Missing { .. } => "check the path, or create a store there",
+            Self::Missing { .. } => {
+                "check the path, or create a store there, as `tokenwal import --create` does"
+            }
             Self::Exists { .. } => "open it, or name another directory",
             Self::Io { source, .. } if Refusal::of(source).is_some() => REFUSED_ADVICE,
             Self::Refused { .. } => REFUSED_ADVICE,

@@ -107,6 +107,12 @@ fn looking_disturbs_no_owner_and_shows_no_token() {
     let journal = store.create();
     populate(&journal, 0..6);
     soon(|| !tokenwal(&["indoubt", store.path(), "--json"]).ok().out.is_empty());
+    // The owner has done what it does by itself: proven its last batch, made a segment ready.
+    soon(|| {
+        let before = picture(&store.path);
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        picture(&store.path) == before
+    });
     let named: [&[&str]; 5] = [
         &["usage", store.path()],
         &["orphans", store.path()],

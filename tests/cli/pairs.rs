@@ -96,7 +96,30 @@ fn a_wrong_line_is_told_by_its_member_and_the_others_are_imported() {
     let checked = unchanged(&store.path, || fed(&["import", store.path(), "--check"], &text));
     checked.says(1, &["3 lines are wrong"]);
     fed(&["import", store.path(), "--check"], KEPT).ok();
-    fed(&["import", store.path()], &"x".repeat((1 << 20) + 2)).says(1, &["more than 1 MiB"]);
+    // What cannot be read as a line at all keeps no other from being imported, nor from being told.
+    let other = KEPT.lines().next().unwrap().replace("-1-1", "-another-");
+    let long = "x".repeat((1 << 20) + 2);
+    let bytes = [&b"\xff\xfe sesame\n"[..], long.as_bytes(), b"x\n\xff", b"\n", other.as_bytes()];
+    let ran = fed_bytes(&["import", store.path(), "--json"], &bytes.concat());
+    assert!(!ran.err.contains("sesame"), "{ran:?}");
+    assert_eq!(ran.lines().iter().map(|it| it["line"].as_u64().unwrap()).collect::<Vec<_>>(), [4]);
+    ran.says(
+        1,
+        &["line 1: it is not text", "line 2: it has more than 1 MiB", "line 3: it is", "3"],
+    );
+    // A token has no control characters (RFC 6749, appendix A.12 and A.17).
+    let odd = other.replace("-another-", "\\u0000\\n");
+    fed(&["import", store.path()], &odd).says(1, &["without control characters"]);
+}
+
+#[test]
+fn the_first_import_makes_the_store() {
+    let store = Store::named();
+    fed(&["import", store.path()], KEPT).says(1, &["import --create"]);
+    let create = ["import", store.path(), "--create"];
+    assert!(fed(&create, KEPT).ok().out.contains("3 lines imported"));
+    assert!(fed(&create, KEPT).ok().out.contains("0 lines imported, 3 there before"));
+    assert_eq!(tokenwal(&["export", store.path(), "--json"]).ok().lines().len(), 3);
 }
 
 #[test]

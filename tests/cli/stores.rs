@@ -185,8 +185,12 @@ pub(crate) fn tokenwal(args: &[&str]) -> Ran {
 
 /// Runs the command with a text on its standard input.
 pub(crate) fn fed(args: &[&str], input: &str) -> Ran {
+    fed_bytes(args, input.as_bytes())
+}
+
+pub(crate) fn fed_bytes(args: &[&str], input: &[u8]) -> Ran {
     let mut file = tempfile::tempfile().unwrap();
-    file.write_all(input.as_bytes()).unwrap();
+    file.write_all(input).unwrap();
     file.rewind().unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_tokenwal"));
     ran(command.args(args).env_remove("TOKENWAL_KEY_FILE").stdin(file))

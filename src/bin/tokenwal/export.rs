@@ -22,6 +22,9 @@ pub(crate) struct Args {
     /// Write the tokens, too; without them the lines cannot be imported
     #[arg(long)]
     reveal: bool,
+    /// Changes nothing: the lines are JSON in any case
+    #[arg(long)]
+    json: bool,
     /// Write tokens even though standard output is a terminal
     #[arg(long, requires = "reveal")]
     on_terminal: bool,

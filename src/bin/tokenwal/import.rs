@@ -7,12 +7,13 @@ use crate::look::now_ms;
 use crate::output::{counted, json, stdout};
 use crate::owner::{DRAIN, NotOpened, broker, failed, give, open, owner, runtime};
 use std::collections::VecDeque;
+use std::fmt;
 use std::io::{self, BufRead, Read as _, Write};
 use std::path::PathBuf;
 use tokenwal::broker::control::{Done, Order, OrderError};
 use tokenwal::broker::{Broker, BrokerError};
 use tokenwal::ledger::Line;
-use tokenwal::{AccountTag, Error, GrantId, Journal, Secret};
+use tokenwal::{AccountTag, Error, GrantId, Journal, Options, Secret};
 use tokio::task::JoinHandle;
 
 /// A line's length, in bytes, from which on it is too long whatever it holds.
@@ -27,8 +28,11 @@ pub(crate) struct Args {
     dir: PathBuf,
     #[command(flatten)]
     keys: KeyArgs,
-    /// Only read the lines, and say which are wrong
+    /// Make the store, if there is none
     #[arg(long)]
+    create: bool,
+    /// Only read the lines, and say which are wrong
+    #[arg(long, conflicts_with = "create")]
     check: bool,
     /// Print one object a line
     #[arg(long)]
@@ -61,12 +65,19 @@ pub(crate) fn run(args: Args) -> Result<Exit, Failure> {
     if args.check {
         for line in lines {
             let (number, text) = line?;
-            match Line::parse(text.reveal(), now_ms()) {
-                Ok(_) => tally.imported += 1,
-                Err(error) => tally.wrong(number, &error)?,
+            match text.map(|text| Line::parse(text.reveal(), now_ms())) {
+                Ok(Ok(_)) => tally.imported += 1,
+                Ok(Err(error)) => tally.wrong(number, &error)?,
+                Err(unreadable) => tally.wrong(number, &unreadable)?,
             }
         }
         return tally.end("would be read");
+    }
+    if args.create && !args.dir.exists() {
+        let keys = args.keys.need(&args.dir)?;
+        let created = Options::new(keys).create(&args.dir);
+        let (journal, _) = created.map_err(Failure::of(&args.dir))?;
+        journal.blocking().close().map_err(Failure::of(&args.dir))?;
     }
     match owner(&args.dir)? {
         Some(owner) => through(&args, &owner, lines, &mut tally)?,
@@ -88,6 +99,13 @@ fn through(
 ) -> Result<(), Failure> {
     for line in lines {
         let (number, text) = line?;
+        let text = match text {
+            Ok(text) => text,
+            Err(unreadable) => {
+                tally.wrong(number, &unreadable)?;
+                continue;
+            }
+        };
         // What is wrong with a line is found here, so that all else that fails ends it.
         if let Err(error) = Line::parse(text.reveal(), now_ms()) {
             tally.wrong(number, &error)?;
@@ -128,6 +146,13 @@ async fn all(
     let mut begun: VecDeque<Begun> = VecDeque::new();
     for line in lines {
         let (number, line) = line?;
+        let line = match line {
+            Ok(line) => line,
+            Err(unreadable) => {
+                tally.wrong(number, &unreadable)?;
+                continue;
+            }
+        };
         if begun.len() >= AT_ONCE
             && let Some(first) = begun.pop_front()
         {
@@ -214,8 +239,31 @@ struct Lines<R> {
     number: u64,
 }
 
+/// Why a line cannot be read as a text at all.
+#[derive(Debug, Clone, Copy)]
+enum Unreadable {
+    TooLong,
+    NotText,
+}
+
+impl fmt::Display for Unreadable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::TooLong => "it has more than 1 MiB: give one pair a line",
+            Self::NotText => "it is not text in UTF-8: give one pair a line, in JSON",
+        })
+    }
+}
+
+impl<R: BufRead> Lines<R> {
+    /// Passes over what is left of a line.
+    fn skip(&mut self) -> io::Result<()> {
+        self.input.skip_until(b'\n').map(drop)
+    }
+}
+
 impl<R: BufRead> Iterator for Lines<R> {
-    type Item = Result<(u64, Secret), Failure>;
+    type Item = Result<(u64, Result<Secret, Unreadable>), Failure>;
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
@@ -227,16 +275,15 @@ impl<R: BufRead> Iterator for Lines<R> {
                 Err(error) => return Some(Err(error.into())),
             }
             if !line.ends_with(b"\n") && line.len() as u64 >= LINE_BYTES_MAX {
-                let what = format!("line {} has more than 1 MiB", self.number);
-                return Some(Err(Failure::new(what, "give one pair a line")));
+                let skipped = self.skip().map(|()| (self.number, Err(Unreadable::TooLong)));
+                return Some(skipped.map_err(Failure::from));
             }
             let Ok(text) = String::from_utf8(line) else {
-                let what = format!("line {} is not text in UTF-8", self.number);
-                return Some(Err(Failure::new(what, "give one pair a line, in JSON")));
+                return Some(Ok((self.number, Err(Unreadable::NotText))));
             };
             let text = Secret::new(text);
             if !text.reveal().trim().is_empty() {
-                return Some(Ok((self.number, text)));
+                return Some(Ok((self.number, Ok(text))));
             }
         }
     }

@@ -123,7 +123,13 @@ fn holder(line: &mut Object<'_>) -> Result<Option<Holder>, LineError> {
 }
 
 fn parts(line: &mut Object<'_>, now_ms: u64) -> Result<ResponseParts, LineError> {
-    let mut token = |name| line.take(name, "a text", |raw| members::text(raw).map(Secret::new));
+    // RFC 6749, appendix A.12 and A.17.
+    let expected = "a text without control characters";
+    let is_token = |text: &String| !text.chars().any(char::is_control);
+    let mut token = |name| {
+        let text = |raw| members::text(raw).filter(is_token).map(Secret::new);
+        line.take(name, expected, text)
+    };
     let (access_token, refresh_token) = (token("access_token")?, token("refresh_token")?);
     let id_token = token("id_token")?;
     let plain = "a text of 1 to 4096 bytes without control characters";
@@ -202,7 +208,7 @@ mod tests {
     fn an_error_names_the_member_and_never_its_value() {
         let all = |rest: &str| format!("{{{APP},{rest}}}");
         let token = |rest: &str| all(&format!(r#""refresh_token":"sesame",{rest}"#));
-        let text = LineProblem::Expected("a text");
+        let text = LineProblem::Expected("a text without control characters");
         let time = LineProblem::Expected("a time in milliseconds since 1970");
         let cases = [
             (String::from(r#""sesame""#), "", LineProblem::NotAnObject),
@@ -229,6 +235,8 @@ mod tests {
             (format!("{{{APP}}}"), "", LineProblem::NoToken),
             (all(r#""refresh_token":"""#), "", LineProblem::NoToken),
             (all(r#""refresh_token":["sesame"]"#), "refresh_token", text.clone()),
+            (all(r#""refresh_token":"sesame\n""#), "refresh_token", text.clone()),
+            (all(r#""access_token":"\u0000sesame""#), "access_token", text.clone()),
             (
                 all(r#""refresh_token":"sesame","refresh_token":"sesame""#),
                 "refresh_token",
