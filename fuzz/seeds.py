@@ -54,7 +54,10 @@ def plains():
         "no_names": nothing * 4,
         "pair": names + text("access") + some(text("refresh")) + nothing + text("Bearer") +
                 some(text("https://login.example/token")) + nothing +
-                b"\1" + text("issued_at") + text('"1"'),
+                b"\1" + text("issued_at") + text('"1"') + nothing,
+        "pair_of_other_scopes": names + text("access") + some(text("refresh")) + nothing +
+                                text("Bearer") + nothing + nothing + b"\0" +
+                                some(b"\1" + text("api")),
         "refusal": text("invalid_grant") + text("expired access/refresh token") + nothing,
         "doubt": some(text("request")) + text("<html>"),
         "hostile_length": b"\xfd" + b"\xff" * 8 + b"names",

@@ -165,6 +165,8 @@ sealed! {
         instance_url: Option<&'a str>,
         /// The other fields of the response: name and JSON text. They may be secret.
         fields: List<(&'a str, &'a str)>,
+        /// The scopes of this access token alone, where they are others than those in `names`.
+        access_scopes: Option<List<&'a str>>,
     }
 }
 
@@ -273,6 +275,7 @@ mod tests {
             pub(super) token_endpoint: Option<String>,
             pub(super) instance_url: Option<String>,
             pub(super) fields: Vec<(String, String)>,
+            pub(super) access_scopes: Option<Vec<String>>,
         }
 
         #[derive(Debug, Clone, PartialEq, Eq, SchemaRead, SchemaWrite)]
@@ -319,6 +322,10 @@ mod tests {
             token_endpoint: other.token_endpoint.as_deref(),
             instance_url: other.instance_url.as_deref(),
             fields: List(other.fields.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect()),
+            access_scopes: other
+                .access_scopes
+                .as_ref()
+                .map(|scopes| List(scopes.iter().map(String::as_str).collect())),
         }
     }
 
@@ -340,9 +347,10 @@ mod tests {
             option::of(".*"),
             option::of(".*"),
             vec((".*", ".*"), 0..4),
+            option::of(vec(".*", 0..4)),
         )
             .prop_map(
-                |(names, access_token, refresh_token, id_token, token_type, e, i, fields)| {
+                |(names, access_token, refresh_token, id_token, token_type, e, i, fields, own)| {
                     other::Pair {
                         names,
                         access_token,
@@ -352,6 +360,7 @@ mod tests {
                         token_endpoint: e,
                         instance_url: i,
                         fields,
+                        access_scopes: own,
                     }
                 },
             )
@@ -404,6 +413,7 @@ mod tests {
             token_endpoint: None,
             instance_url: None,
             fields: vec![("secret".into(), "\"hunter5\"".into())],
+            access_scopes: None,
         };
         let doubt = Doubt { request_id: None, body: b"hunter6" };
         let printed = format!("{:?} {doubt:?}", pair(&other));

@@ -105,8 +105,8 @@ pub use ids::{
     NameError, Nonce, OpId, StoreId, TagError, User,
 };
 pub use journal::{
-    AccountRef, AccountView, Accounts, Begin, Blocking, Cap, CapCounts, Drive, EndView, Event,
-    EventDetails, GrantState, GrantView, History, HolderName, HolderView, Import, Imported,
+    AccountRef, AccountView, Accounts, Begin, BesideView, Blocking, Cap, CapCounts, Drive, EndView,
+    Event, EventDetails, GrantState, GrantView, History, HolderName, HolderView, Import, Imported,
     IssuedPair, Journal, OperationView, Options, Redeemed, RefusalView, Report, SettleError,
     Settled, Stats, Ticket, Work,
 };

@@ -525,3 +525,239 @@ fn a_salvage_keeps_imports_and_what_was_said_of_them() {
     assert!(grant(paused.grant).paused && !grant(active.grant).paused);
     assert_eq!(grant(paused.grant).adopt_by_ms, NOW_MS + 1000);
 }
+
+/// An answer to a refresh for other scopes; an expiry of 0 is none.
+fn beside(access: &str, refresh: &str, expires_at_ms: u64) -> Outcome {
+    let body = format!("{{\"access_token\":\"{access}\",\"refresh_token\":\"{refresh}\"}}");
+    let response = TokenResponse::parse(body.into_bytes(), NOW_MS).unwrap();
+    Outcome::Issued(match expires_at_ms {
+        0 => response,
+        at_ms => response.with_expiry(at_ms, ExpirySource::Declared),
+    })
+}
+
+fn beside_saying(access: &str, refresh: &str, scope: &str) -> Outcome {
+    let body = format!(
+        "{{\"access_token\":\"{access}\",\"refresh_token\":\"{refresh}\",\"scope\":\"{scope}\"}}"
+    );
+    Outcome::Issued(TokenResponse::parse(body.into_bytes(), NOW_MS).unwrap())
+}
+
+fn ask_beside(store: &Store, imported: &Imported, scopes: &[&str], outcome: Outcome) -> Settled {
+    let begin = Begin::refresh(account(), imported.grant).beside(scopes.iter().copied());
+    let ticket = store.now().begin(begin).unwrap();
+    store.now().settle(ticket, outcome).unwrap()
+}
+
+fn active(store: &Store, refresh: &str) -> Imported {
+    let imported = store.import(refresh);
+    store.now().activate(account(), imported.grant).unwrap();
+    imported
+}
+
+/// The access tokens beside a grant's chain, the newest first.
+fn tokens_beside(store: &Store, imported: &Imported) -> Vec<String> {
+    let pairs = store.now().beside_of(account(), imported.grant).unwrap();
+    pairs.iter().map(|pair| pair.access_token().reveal().to_owned()).collect()
+}
+
+#[test]
+fn a_token_beside_the_chain_leaves_the_newest_pair_the_newest() {
+    let store = Store::new();
+    let imported = active(&store, "r1");
+    let before = store.grants().pop().unwrap();
+    // Some providers repeat the refresh token, some leave it out.
+    for (access, refresh, scope) in [("m1", "", "mail"), ("w1", "r1", "wave"), ("m2", "", "mail")] {
+        let outcome = beside(access, refresh, NOW_MS + DAY_MS);
+        let Settled::Issued(pair) = ask_beside(&store, &imported, &[scope], outcome) else {
+            panic!("no pair")
+        };
+        assert!(pair.is_beside() && pair.refresh_token().is_none());
+        assert_eq!(
+            (pair.generation(), pair.scopes()),
+            (Generation(1), [scope.to_owned()].as_slice())
+        );
+    }
+    let store = store.reopen();
+    assert_eq!(tokens_beside(&store, &imported), ["m2", "w1"], "the newest for each set of scopes");
+    store.now().compact().unwrap();
+    let store = store.reopen();
+    assert_eq!(tokens_beside(&store, &imported), ["m2", "w1"]);
+    let grant = store.grants().pop().unwrap();
+    assert_eq!((grant.generation, grant.issued_lsn), (before.generation, before.issued_lsn));
+    assert_eq!(
+        (&grant.scopes, &grant.refresh_fingerprint),
+        (&before.scopes, &before.refresh_fingerprint)
+    );
+    let scopes: Vec<_> = grant.beside.iter().map(|beside| beside.scopes.concat()).collect();
+    assert_eq!(scopes, ["wave", "mail"]);
+    let current = store.now().current(account()).unwrap().unwrap();
+    assert_eq!(current.refresh_token().unwrap().reveal(), "r1");
+    assert!(store.now().account(account()).unwrap().unwrap().in_doubt.is_empty());
+    // A new pair of the chain leaves them alone, and they leave nothing of themselves in it.
+    let ticket = store.refresh(&imported);
+    let next = settle(&store.now(), ticket, "a2", "r2");
+    assert_eq!((next.generation(), next.is_beside()), (Generation(2), false));
+    assert_eq!(tokens_beside(&store, &imported), ["m2", "w1"]);
+}
+
+#[test]
+fn another_refresh_token_beside_the_chain_is_the_next_generation() {
+    let store = Store::new();
+    let imported = active(&store, "r1");
+    let outcome = beside("m1", "r2", NOW_MS + DAY_MS);
+    let Settled::Issued(pair) = ask_beside(&store, &imported, &["mail"], outcome) else { panic!() };
+    assert_eq!((pair.generation(), pair.is_beside()), (Generation(2), false));
+    // A new refresh token has the scopes of the old one, the access token those that it was given.
+    assert_eq!((pair.scopes().len(), pair.is_narrowed()), (2, true));
+    assert_eq!(pair.access_scopes(), ["mail"]);
+    let store = store.reopen();
+    assert!(store.grants()[0].beside.is_empty());
+    assert_eq!(store.grants()[0].scopes, pair.scopes());
+    let current = store.now().current(account()).unwrap().unwrap();
+    assert_eq!(current.refresh_token().unwrap().reveal(), "r2");
+    assert_eq!((current.scopes(), current.access_scopes()), (pair.scopes(), pair.access_scopes()));
+    let previous = store.journal.previous_of(account(), imported.grant);
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let previous = runtime.block_on(previous).unwrap().unwrap();
+    assert_eq!(previous.refresh_token().unwrap().reveal(), "r1", "until the next has worked");
+    // The next pair inherits what the chain has, and is whole.
+    let ticket = store.refresh(&imported);
+    let next = settle(&store.now(), ticket, "a3", "r3");
+    assert_eq!((next.generation(), next.scopes()), (Generation(3), pair.scopes()));
+    assert!(!next.is_narrowed() && next.access_scopes() == next.scopes());
+    // One that has all that was granted is not narrower, in whatever order it says so.
+    let response = beside_saying("m4", "r4", "web api");
+    let Settled::Issued(pair) = ask_beside(&store, &imported, &["web"], response) else { panic!() };
+    assert!(!pair.is_narrowed());
+}
+
+#[test]
+fn only_so_many_tokens_are_kept_beside_the_chain_and_lapsed_ones_go() {
+    let store = Store::new();
+    let imported = active(&store, "r1");
+    for number in 0..10 {
+        let outcome = beside(&format!("b{number}"), "", NOW_MS + number * 1000 + 1000);
+        ask_beside(&store, &imported, &[&format!("s{number}")], outcome);
+    }
+    let all: Vec<_> = (2..10).rev().map(|number| format!("b{number}")).collect();
+    assert_eq!(tokens_beside(&store, &imported), all);
+    let ticket = store.refresh(&imported);
+    settle(&store.now(), ticket, "a2", "r2");
+    store.later(5000);
+    store.now().compact().unwrap();
+    let store = store.reopen();
+    assert_eq!(tokens_beside(&store, &imported), ["b9", "b8", "b7", "b6", "b5"]);
+}
+
+#[test]
+fn a_call_for_a_token_beside_the_chain_is_so_after_its_process() {
+    let store = Store::new();
+    let imported = active(&store, "r1");
+    let begin = Begin::refresh(account(), imported.grant).beside(["mail"]);
+    let op = store.now().begin(begin).unwrap().op();
+    store.now().compact().unwrap();
+    let store = store.reopen();
+    let open = &store.now().account(account()).unwrap().unwrap().in_doubt[0];
+    assert!(open.beside && open.op == op);
+    let ticket = store.now().resume(account(), op).unwrap();
+    store.now().settle(ticket, beside("m1", "", 0)).unwrap();
+    assert_eq!(tokens_beside(&store, &imported), ["m1"]);
+    assert_eq!(store.grants()[0].generation, Generation(1));
+    // One that comes when its operation is over is kept beside as well, and says so.
+    let begin = Begin::refresh(account(), imported.grant).beside(["wave"]);
+    let ticket = store.now().begin(begin).unwrap();
+    store.now().resolve(account(), ticket.op(), ResolvedHow::Waived).unwrap();
+    store.now().settle(ticket, beside("w1", "", 0)).unwrap();
+    assert_eq!(tokens_beside(&store, &imported), ["w1", "m1"]);
+    assert_eq!(store.grants().len(), 1);
+    let wrong = store.now().begin(Begin::revoke(account(), imported.grant).beside(["mail"]));
+    assert!(matches!(wrong, Err(Error::Option { option: "beside", .. })));
+    assert_eq!(kinds(&store.now(), account()).iter().filter(|kind| **kind == "issued").count(), 2);
+}
+
+#[test]
+fn what_the_provider_tells_of_an_expiry_counts_until_there_is_a_newer_pair() {
+    let store = Store::new();
+    let response = response("a1", "r1").with_expiry(NOW_MS + 5, ExpirySource::Assumed);
+    let import = Import::new(&account(), response).paused(false);
+    let imported = store.now().import(import).unwrap();
+    let (grant, told) = (imported.grant, NOW_MS + 77);
+    let newer = store.now().told(account(), grant, Generation(2), told);
+    assert!(matches!(newer, Err(Error::Conflict { .. })));
+    assert!(store.now().told(account(), grant, Generation(1), 0).is_err());
+    store.now().told(account(), grant, Generation(1), told - 1).unwrap();
+    store.now().told(account(), grant, Generation(1), told).unwrap();
+    assert_eq!(kinds(&store.now(), account()), ["imported", "told", "told"]);
+    store.now().compact().unwrap();
+    assert_eq!(kinds(&store.now(), account()), ["imported", "told"]);
+    let store = store.reopen();
+    let view = store.grants().pop().unwrap();
+    assert_eq!((view.expires_at_ms, view.expiry), (told, Some(ExpirySource::Introspected)));
+    assert_eq!((view.lapses_at_ms, view.only_assumed), (Some(told), false));
+    let pair = store.now().current(account()).unwrap().unwrap();
+    assert_eq!(pair.expires_at_ms(), Some(told));
+    assert_eq!(pair.expiry_source(), Some(ExpirySource::Introspected));
+    let ticket = store.refresh(&imported);
+    settle(&store.now(), ticket, "a2", "r2");
+    let view = store.grants().pop().unwrap();
+    assert_eq!((view.expires_at_ms, view.expiry), (0, None));
+}
+
+#[test]
+fn when_all_tokens_of_a_grant_have_lapsed_is_carried_from_pair_to_pair() {
+    let store = Store::new();
+    let with = |access: &str, expiry: Option<(u64, ExpirySource)>| {
+        let response = response(access, "r1");
+        match expiry {
+            Some((in_ms, source)) => response.with_expiry(NOW_MS + in_ms, source),
+            None => response,
+        }
+    };
+    let declared = |in_ms| Some((in_ms, ExpirySource::Declared));
+    let assumed = |in_ms| Some((in_ms, ExpirySource::Assumed));
+    let import = Import::new(&account(), with("a1", declared(900))).paused(false);
+    let imported = store.now().import(import).unwrap();
+    let next = |access: &str, expiry| {
+        let outcome = Outcome::Issued(with(access, expiry));
+        store.now().settle(store.refresh(&imported), outcome).unwrap();
+        let view = store.grants().pop().unwrap();
+        (view.lapses_at_ms.map(|at_ms| at_ms - NOW_MS), view.only_assumed)
+    };
+    assert_eq!(next("a2", declared(500)), (Some(900), false), "the first lives longest");
+    ask_beside(&store, &imported, &["mail"], beside("m1", "", NOW_MS + 2000));
+    assert_eq!(store.grants()[0].lapses_at_ms, Some(NOW_MS + 2000));
+    assert_eq!(next("a3", declared(1000)), (Some(2000), false));
+    store.later(3000);
+    store.now().compact().unwrap();
+    assert!(store.grants()[0].beside.is_empty());
+    assert_eq!(store.grants()[0].lapses_at_ms, Some(NOW_MS + 2000), "it is said by the pair");
+    assert_eq!(next("a4", assumed(5000)), (None, false));
+    let generation = store.grants()[0].generation;
+    store.now().told(account(), imported.grant, generation, NOW_MS + 6000).unwrap();
+    assert_eq!(store.grants()[0].lapses_at_ms, Some(NOW_MS + 6000), "it was the only unknown one");
+    assert_eq!(next("a5", None), (None, false));
+    assert_eq!(next("a6", declared(7000)), (None, false), "one is unknown for good");
+    let generation = store.grants()[0].generation;
+    store.now().told(account(), imported.grant, generation, NOW_MS + 8000).unwrap();
+    assert_eq!(store.grants()[0].lapses_at_ms, None);
+}
+
+#[test]
+fn what_is_only_assumed_stays_so_until_something_is_known() {
+    let store = Store::new();
+    let assumed = |access: &str| {
+        let response = response(access, "r1");
+        response.with_expiry(NOW_MS + 500, ExpirySource::Assumed)
+    };
+    let import = Import::new(&account(), assumed("a1")).paused(false);
+    let imported = store.now().import(import).unwrap();
+    let outcome = Outcome::Issued(assumed("a2"));
+    store.now().settle(store.refresh(&imported), outcome).unwrap();
+    store.now().compact().unwrap();
+    let store = store.reopen();
+    assert_eq!((store.grants()[0].lapses_at_ms, store.grants()[0].only_assumed), (None, true));
+    // Nobody knows when the first one lapses, whatever is said of the second.
+    store.now().told(account(), imported.grant, Generation(2), NOW_MS + 900).unwrap();
+    assert_eq!((store.grants()[0].lapses_at_ms, store.grants()[0].only_assumed), (None, false));
+}

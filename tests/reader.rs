@@ -76,6 +76,9 @@ fn without_names(mut value: Value) -> Value {
         for holder in grant["holders"].as_array_mut().unwrap() {
             remove(holder, &["holder", "scopes"]);
         }
+        for beside in grant["beside"].as_array_mut().unwrap() {
+            remove(beside, &["scopes"]);
+        }
         if let Some(named) = grant.get_mut("issued_for") {
             remove(named, &["holder"]);
         }

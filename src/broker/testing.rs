@@ -30,6 +30,9 @@ pub(super) fn grant(id: u64) -> GrantView {
         issued_at_ms: ISSUED_MS,
         expires_at_ms: 0,
         expiry: None,
+        lapses_at_ms: None,
+        only_assumed: false,
+        beside: Vec::new(),
         adopt_by_ms: 0,
         has_refresh_token: true,
         refresh_fingerprint: Fingerprint::from_bytes(fingerprint),
@@ -74,6 +77,8 @@ pub(super) fn asked_for(mut grant: GrantView, tenant: &str) -> GrantView {
 
 pub(super) fn expiring(mut grant: GrantView, at_ms: u64, source: ExpirySource) -> GrantView {
     grant.expires_at_ms = at_ms;
+    grant.only_assumed = source == ExpirySource::Assumed;
+    grant.lapses_at_ms = Some(at_ms).filter(|_| !grant.only_assumed);
     grant.expiry = Some(source);
     grant
 }
@@ -108,6 +113,7 @@ pub(super) fn operation(op: u64, action: Action, grant: u64) -> OperationView {
         grant: GrantId(grant),
         generation: Generation(1),
         presented: Fingerprint::NONE,
+        beside: false,
         doubt: None,
         since_ms: SENT_MS,
         deadline_ms: DEADLINE_MS,

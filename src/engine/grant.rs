@@ -2,13 +2,17 @@
 //!
 //! What a record means is decided in `state`; here is what it does to a grant.
 
+use super::lapse::Lapse;
 use super::state::Step;
-use crate::format::clear::{Flags, Issued, Refused};
+use crate::format::clear::{Flags, Issued, Refused, Told};
 use crate::format::value::{Cause, Confidence, RefusalClass};
 use crate::ids::{AccountTag, Fingerprint, Generation, GrantId, HolderTag, Lsn};
 
 /// How long an ended grant keeps its sealed secrets, so that `revive` can undo the end.
 const ENDED_SECRETS_MS: u64 = 30 * 24 * 3600 * 1000;
+
+/// How many access tokens beside its chain a grant keeps.
+const BESIDES_MAX: usize = 8;
 
 /// One approval at the provider.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -26,6 +30,10 @@ pub(crate) struct Grant {
     pub(crate) worked: Lsn,
     /// The record that says that the newest pair is paused no longer.
     pub(crate) activated: Lsn,
+    /// The record that last said when the newest pair's access token expires, if one did.
+    pub(crate) told: Lsn,
+    /// Access tokens beside the chain of pairs, in the order of their records.
+    pub(crate) besides: Vec<Beside>,
     /// What the provider last refused, if that is newer than the newest pair.
     pub(crate) refusal: Option<Refusal>,
     /// Who has let go, each with the record that says so; a compaction keeps no more of them than
@@ -52,6 +60,27 @@ pub(crate) struct PairFacts {
     pub(crate) issued_at_ms: u64,
     pub(crate) expires_at_ms: u64,
     pub(crate) adopt_by_ms: u64,
+    pub(crate) earlier_lapse_at_ms: u64,
+}
+
+/// An access token of other scopes, beside the chain of pairs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Beside {
+    pub(crate) record: Lsn,
+    /// What stands for the scopes that were asked for.
+    pub(crate) asked: Fingerprint,
+    pub(crate) access: Fingerprint,
+    pub(crate) flags: Flags,
+    pub(crate) issued_at_ms: u64,
+    pub(crate) expires_at_ms: u64,
+    pub(crate) earlier_lapse_at_ms: u64,
+}
+
+impl Beside {
+    fn lapse(&self) -> Lapse {
+        Lapse::of_earlier(self.earlier_lapse_at_ms, self.flags)
+            .and(Lapse::of_own(self.expires_at_ms, self.flags))
+    }
 }
 
 /// How a grant ended.
@@ -103,6 +132,7 @@ impl Grant {
         self.issued = step.lsn;
         self.worked = Lsn::NONE;
         self.activated = Lsn::NONE;
+        self.told = Lsn::NONE;
         self.refusal = None;
         self.pair = PairFacts {
             flags,
@@ -113,10 +143,51 @@ impl Grant {
             issued_at_ms: issued.issued_at_ms,
             expires_at_ms: issued.expires_at_ms,
             adopt_by_ms: issued.adopt_by_ms,
+            earlier_lapse_at_ms: issued.earlier_lapse_at_ms,
         };
         if flags.has(Flags::HELD) {
             self.hold(issued.holder, step, true);
         }
+    }
+
+    /// Takes an access token beside the chain: the newest for the scopes that were asked for, and
+    /// the newest few in all.
+    pub(super) fn take_beside(&mut self, step: Step<'_>, issued: &Issued, flags: Flags) {
+        self.besides.retain(|beside| beside.asked != issued.first);
+        self.besides.push(Beside {
+            record: step.lsn,
+            asked: issued.first,
+            access: issued.access,
+            flags,
+            issued_at_ms: issued.issued_at_ms,
+            expires_at_ms: issued.expires_at_ms,
+            earlier_lapse_at_ms: issued.earlier_lapse_at_ms,
+        });
+        let surplus = self.besides.len().saturating_sub(BESIDES_MAX);
+        self.besides.drain(..surplus);
+    }
+
+    /// Takes note of when the newest access token expires.
+    pub(super) fn hear(&mut self, record: Lsn, told: &Told) {
+        if told.prefix.generation == self.generation && !self.issued.is_none() {
+            self.told = record;
+            self.pair.expires_at_ms = told.expires_at_ms;
+            // With neither flag it was asked for.
+            let sources = Flags::EXPIRES_DECLARED | Flags::EXPIRES_ASSUMED;
+            self.pair.flags = self.pair.flags.without(sources);
+        }
+    }
+
+    /// Returns when all of its access tokens have lapsed, as far as is known. What is kept of those
+    /// that are not kept themselves stands in the records that came after them.
+    pub(crate) fn lapse(&self) -> Lapse {
+        if self.issued.is_none() {
+            return Lapse::None;
+        }
+        let PairFacts { flags, expires_at_ms, earlier_lapse_at_ms, .. } = self.pair;
+        let newest =
+            Lapse::of_earlier(earlier_lapse_at_ms, flags).and(Lapse::of_own(expires_at_ms, flags));
+        self.besides.iter().fold(newest, |lapse, beside| lapse.and(beside.lapse()))
     }
 
     /// Takes note of a refusal.
@@ -163,7 +234,9 @@ impl Grant {
     /// Says whether a token is known to be, or to have been, this grant's.
     pub(crate) fn knows(&self, token: Fingerprint) -> bool {
         let PairFacts { refresh, access, first, .. } = self.pair;
-        !token.is_none() && [refresh, access, first, self.previous_refresh].contains(&token)
+        let known = [refresh, access, first, self.previous_refresh];
+        let is_beside = || self.besides.iter().any(|beside| beside.access == token);
+        !token.is_none() && (known.contains(&token) || is_beside())
     }
 
     /// Forgets the refresh token before the newest.
@@ -173,7 +246,8 @@ impl Grant {
 
     /// Names the records that fold to what is known of it, in no order.
     pub(super) fn name_records(&self, records: &mut Vec<Lsn>) {
-        records.extend([self.issued, self.previous, self.worked, self.activated]);
+        records.extend([self.issued, self.previous, self.worked, self.activated, self.told]);
+        records.extend(self.besides.iter().map(|beside| beside.record));
         records.extend(self.ended.map(|end| end.record));
         records.extend(self.refusal.map(|refusal| refusal.record));
         records.extend(self.holders.iter().chain(&self.gone).map(|held| held.record));
@@ -181,8 +255,12 @@ impl Grant {
 
     /// Says whether [`Grant::prune`] would drop anything.
     pub(super) fn is_prunable(&self, now_ms: u64) -> bool {
-        let keeps_more = !self.is_tombstone() || self.refusal != self.refusal_that_ended();
-        self.gone.len() > 1 || (self.ended_long_ago(now_ms) && keeps_more)
+        let keeps_more = !self.is_tombstone()
+            || !self.besides.is_empty()
+            || self.refusal != self.refusal_that_ended();
+        self.gone.len() > 1
+            || (self.ended_long_ago(now_ms) && keeps_more)
+            || self.besides.iter().any(|beside| self.outlives(beside, now_ms))
     }
 
     /// Returns the refusal, if it is also the end, whose record is kept.
@@ -201,7 +279,18 @@ impl Grant {
             let (refusal, homes) = (self.refusal_that_ended(), std::mem::take(&mut self.homes));
             *self = Self { id: self.id, ended: self.ended, refusal, homes, ..Self::default() };
         }
+        let besides = std::mem::take(&mut self.besides);
+        let kept = besides.into_iter().filter(|beside| !self.outlives(beside, now_ms)).collect();
+        self.besides = kept;
         self.forget_gone();
+    }
+
+    /// Says whether a token beside the chain has lapsed, and nothing is lost with its record: what
+    /// it says of those before it is over as well, or is said by the newest pair.
+    fn outlives(&self, beside: &Beside, now_ms: u64) -> bool {
+        let has_lapsed = beside.expires_at_ms > 0 && beside.expires_at_ms <= now_ms;
+        let is_over = matches!(beside.lapse(), Lapse::At(at_ms) if at_ms <= now_ms);
+        has_lapsed && (is_over || beside.record < self.issued)
     }
 
     /// Says whether it counts toward the provider's cap, as far as is known.

@@ -6,7 +6,7 @@ use super::grant::Grant;
 use super::state::{AccountState, Step};
 use crate::format::clear::{
     Adopted, Clear, Ended, Flags, Identified, InDoubt, Intent, Issued, Merged, Prefix, Refused,
-    Released, Resolved, Superseded,
+    Released, Resolved, Superseded, Told,
 };
 use crate::format::value::{Action, Cause, Confidence, DoubtReason, RefusalClass, ResolvedHow};
 use crate::ids::{
@@ -29,6 +29,8 @@ enum Choice {
         elsewhere: bool,
         /// It goes on saying what the record before says of the grant, as drafts do.
         carries: bool,
+        /// It is beside the chain, and asked for so many sets of scopes.
+        beside: Option<u8>,
     },
     Refuse {
         operation: u8,
@@ -55,6 +57,11 @@ enum Choice {
     },
     Work {
         grant: u8,
+    },
+    Tell {
+        grant: u8,
+        /// Of the newest pair, or of one before it.
+        newest: bool,
     },
     End {
         grant: u8,
@@ -88,12 +95,13 @@ fn choice() -> impl Strategy<Value = Choice> {
     let n = || 0_u8..4;
     prop_oneof![
         4 => (n(), n()).prop_map(|(account, grant)| Choice::Intend { account, grant }),
-        6 => (n(), n(), any::<bool>(), any::<bool>()).prop_map(
-            |(operation, token, elsewhere, carries)| Choice::Issue {
+        8 => (n(), n(), any::<bool>(), any::<bool>(), prop::option::of(0_u8..12)).prop_map(
+            |(operation, token, elsewhere, carries, beside)| Choice::Issue {
                 operation,
                 token,
                 elsewhere,
-                carries
+                carries,
+                beside
             }
         ),
         2 => (n(), class()).prop_map(|(operation, class)| Choice::Refuse { operation, class }),
@@ -103,6 +111,7 @@ fn choice() -> impl Strategy<Value = Choice> {
         2 => (n(), n()).prop_map(|(grant, holder)| Choice::Release { grant, holder }),
         1 => (n(), n(), n()).prop_map(|(from, to, holder)| Choice::Supersede { from, to, holder }),
         2 => n().prop_map(|grant| Choice::Work { grant }),
+        2 => (n(), any::<bool>()).prop_map(|(grant, newest)| Choice::Tell { grant, newest }),
         1 => n().prop_map(|grant| Choice::End { grant }),
         1 => n().prop_map(|grant| Choice::Revive { grant }),
         3 => (n(), n(), prop::option::of(n()), any::<bool>()).prop_map(
@@ -171,7 +180,7 @@ impl History {
                     pick(&own, grant).copied().unwrap_or((tag(account), GrantId(0), Generation(0)));
                 Some(intent(tag(account), grant, generation))
             }
-            Choice::Issue { operation, token, elsewhere, carries } => {
+            Choice::Issue { operation, token, elsewhere, carries, beside } => {
                 pick(&operations, operation).map(|(under, op, grant)| {
                     let moves = elsewhere && grant.is_none();
                     let account = if moves { tag(under.to_bytes()[0]) } else { under };
@@ -185,7 +194,10 @@ impl History {
                     let inherited = before.map_or(0, |grant| grant.pair.refresh.to_bytes()[0]);
                     let token = if token == 0 { inherited } else { token };
                     let next = issued(account, grant, generation, op, token, from);
-                    carry(next, before.filter(|_| carries))
+                    match beside.filter(|_| before.is_some()) {
+                        Some(asked) => put_beside(next, asked),
+                        None => carry(next, before.filter(|_| carries)),
+                    }
                 })
             }
             Choice::Refuse { operation, class } => {
@@ -228,6 +240,14 @@ impl History {
             Choice::Work { grant } => pick(&grants, grant).map(|(account, id, generation)| {
                 Clear::Worked(Prefix { generation, ..prefix(account, id) })
             }),
+            Choice::Tell { grant, newest } => {
+                pick(&grants, grant).map(|(account, id, generation)| {
+                    let generation = Generation(generation.0.saturating_sub(u32::from(!newest)));
+                    let prefix = Prefix { generation, ..prefix(account, id) };
+                    let expires_at_ms = 1000 + self.next_lsn();
+                    Clear::Told(Told { prefix, expires_at_ms })
+                })
+            }
             Choice::End { grant } => pick(&grants, grant).map(|(account, id, _)| {
                 let (cause, confidence) = (Cause::Evicted, Confidence::Probable);
                 Clear::Ended(Ended { prefix: prefix(account, id), cause, confidence })
@@ -314,7 +334,17 @@ fn issued(
         fence: Lsn(op.0),
         from,
         first: Fingerprint::NONE,
+        earlier_lapse_at_ms: 0,
     })
+}
+
+/// Makes a pair one beside the chain, which does not move the generation.
+fn put_beside(next: Clear, asked: u8) -> Clear {
+    let Clear::Issued(mut issued) = next else { return next };
+    issued.prefix.generation = Generation(issued.prefix.generation.0 - 1);
+    issued.prefix.flags = Flags::BESIDE | Flags::EXPIRES_DECLARED;
+    (issued.first, issued.refresh) = (Fingerprint::from_bytes([asked + 1; 16]), Fingerprint::NONE);
+    Clear::Issued(issued)
 }
 
 /// Takes over from the pair before what its record says of the grant.
@@ -323,9 +353,11 @@ fn carry(next: Clear, before: Option<&Grant>) -> Clear {
     let flag = |set: bool, flag: Flags| if set { flag } else { Flags::NONE };
     issued.holder = before.held_by_pair().unwrap_or_default();
     issued.first = before.first_token();
+    issued.earlier_lapse_at_ms = before.lapse().to_earlier().0;
     issued.prefix.flags = issued.prefix.flags
         | Flags::IMPORTED
         | flag(before.is_paused(), Flags::PAUSED)
+        | before.lapse().to_earlier().1
         | flag(before.held_by_pair().is_some(), Flags::HELD);
     Clear::Issued(issued)
 }
@@ -399,7 +431,13 @@ fn who_holds_by_a_pair_holds_by_the_next_one_or_no_longer() {
         let import = Choice::Import { account: 0, token: 1, holder: Some(0), paused: false };
         history.choose(&import);
         history.choose(&Choice::Intend { account: 0, grant: 0 });
-        history.choose(&Choice::Issue { operation: 0, token: 2, elsewhere: false, carries });
+        history.choose(&Choice::Issue {
+            operation: 0,
+            token: 2,
+            elsewhere: false,
+            carries,
+            beside: None,
+        });
         history.choose(&Choice::Work { grant: 0 });
         let state = &history.states[&tag(0)];
         let holders: Vec<_> = state.grants[0].holders.iter().map(|held| held.record).collect();

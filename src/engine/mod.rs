@@ -1,6 +1,7 @@
 //! The engine: records go in, durable state comes out.
 //!
-//! - `state` folds the records of one account, grant by `grant`; `accounts` knows where each account's state is.
+//! - `state` folds the records of one account, grant by `grant`, whose tokens' ends `lapse` adds up;
+//!   `accounts` knows where each account's state is.
 //! - `callbacks` knows which provisional tags were used, and where their grants went.
 //! - `fill` is what callers fill under one lock; `commit` writes it, a batch a step; `completion`
 //!   tells the callers.
@@ -21,6 +22,7 @@ pub(crate) mod files;
 pub(crate) mod fill;
 pub(crate) mod grant;
 pub(crate) mod keychain;
+pub(crate) mod lapse;
 #[cfg(test)]
 mod laws;
 pub(crate) mod past;

@@ -42,6 +42,8 @@ pub(crate) struct Operation {
     pub(crate) generation: Generation,
     pub(crate) holder: HolderTag,
     pub(crate) presented: Fingerprint,
+    /// A token beside the grant's chain is asked for.
+    pub(crate) beside: bool,
     pub(crate) since_ms: u64,
     pub(crate) deadline_ms: u64,
     /// The record that says that it is in doubt, and why; none while it is open.
@@ -138,6 +140,11 @@ impl AccountState {
                     grant.activate(step.lsn);
                 }
             }
+            Clear::Told(told) => {
+                if let Some(grant) = self.mentioned(prefix.grant) {
+                    grant.hear(step.lsn, told);
+                }
+            }
             Clear::Claimed(_) | Clear::Opened(_) | Clear::Sealed(_) | Clear::Marker(_) => {}
         }
     }
@@ -153,6 +160,7 @@ impl AccountState {
             generation: prefix.generation,
             holder: intent.holder,
             presented: intent.presented,
+            beside: prefix.flags.has(Flags::BESIDE),
             since_ms: step.at_ms,
             deadline_ms: intent.deadline_ms,
             doubt: None,
@@ -165,7 +173,10 @@ impl AccountState {
         let id = grant_of(step, &issued.prefix);
         self.app = issued.app;
         self.provisional |= issued.prefix.flags.has(Flags::PROVISIONAL);
-        self.grant_mut(id).take(step, issued, flags);
+        match flags.has(Flags::BESIDE) {
+            true => self.grant_mut(id).take_beside(step, issued, flags),
+            false => self.grant_mut(id).take(step, issued, flags),
+        }
     }
 
     fn end(&mut self, step: Step<'_>, id: GrantId, cause: Cause, confidence: Confidence) {

@@ -8,7 +8,7 @@ use crate::ids::{AccountTag, Generation, GrantId, OpId};
 use std::ops::BitOr;
 
 /// The longest clear part of any kind, in bytes.
-pub const CLEAR_BYTES_MAX: usize = 168;
+pub const CLEAR_BYTES_MAX: usize = 176;
 
 /// The bits of [`Prefix::flags`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -35,17 +35,26 @@ impl Flags {
     pub const IMPORTED: Self = Self(1 << 7);
     /// The record's holder holds the grant by it.
     pub const HELD: Self = Self(1 << 8);
+    /// An access token beside the grant's chain of pairs; in an intent, one is asked for.
+    pub const BESIDE: Self = Self(1 << 9);
+    /// There are access tokens of the grant before this one, and the expiry of each is assumed.
+    pub const EARLIER_ASSUMED: Self = Self(1 << 10);
 
     /// Says whether all bits of `other` are set.
     pub const fn has(self, other: Self) -> bool {
         self.0 & other.0 == other.0
     }
 
+    /// Returns these bits but for those of `other`.
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
     /// The bits that a kind may have; all others are reserved [F-47].
     pub(super) const fn allowed(kind: Kind) -> Self {
         match kind {
-            Kind::Intent => Self::PROVISIONAL,
-            Kind::Issued => Self(0b1_1111_1111),
+            Kind::Intent => Self(Self::PROVISIONAL.0 | Self::BESIDE.0),
+            Kind::Issued => Self(0b111_1111_1111),
             Kind::Imported => Self(0b111_0010),
             _ => Self::NONE,
         }
@@ -176,6 +185,7 @@ clear! {
     Worked(Prefix) prefix self;
     Claimed(Claimed) prefix inside;
     Activated(Prefix) prefix self;
+    Told(Told) prefix inside;
     Opened(Opened) prefix none;
     Sealed(Sealed) prefix none;
     Marker(Marker) prefix none;

@@ -94,6 +94,8 @@ kinds! {
     Claimed = 17;
     /// A paused grant may be refreshed from now on.
     Activated = 18;
+    /// When the newest access token expires was learned without a new pair.
+    Told = 19;
     /// The first frame of a segment.
     Opened = 32;
     /// The last frame of a segment that was rolled over.
@@ -259,7 +261,7 @@ pub(crate) fn blank_record(
     let header = RecordHeader {
         length: u32::try_from(length).expect("a record has at most 1048576 bytes"),
         kind: kind.number(),
-        clear_bytes: u16::try_from(clear_bytes).expect("a clear part has at most 168 bytes"),
+        clear_bytes: u16::try_from(clear_bytes).expect("a clear part has at most 176 bytes"),
         lsn: Lsn::NONE,
         at_ms,
         key,
@@ -307,14 +309,14 @@ mod tests {
                 None => assert!(!Kind::ALL.iter().any(|kind| kind.number() == number)),
             }
         }
-        assert_eq!(Kind::ALL.len(), 21);
+        assert_eq!(Kind::ALL.len(), 22);
     }
 
     #[test]
     fn an_unknown_kind_is_told_apart() {
         let mut bytes = record_of(Kind::Adopted);
-        bytes[4..6].copy_from_slice(&19_u16.to_le_bytes());
-        assert_eq!(Record::parse(&bytes), Err(RecordError::UnknownKind(19)));
+        bytes[4..6].copy_from_slice(&20_u16.to_le_bytes());
+        assert_eq!(Record::parse(&bytes), Err(RecordError::UnknownKind(20)));
         assert_eq!(Prefix::peek(&bytes), None);
     }
 

@@ -1,4 +1,4 @@
-//! The clear parts of records, kind by kind (journal-format.md, sections 7.1 to 7.17).
+//! The clear parts of records, kind by kind (journal-format.md, sections 7.1 to 7.18).
 
 use super::clear::Prefix;
 use super::layout::layout;
@@ -36,7 +36,7 @@ layout! {
 
 layout! {
     /// A pair; also what an imported one is.
-    pub struct Issued = "issued", 168 {
+    pub struct Issued = "issued", 176 {
         /// Grant and generation are the pair's.
         prefix = "clear_prefix": Prefix;
         /// The app.
@@ -57,8 +57,12 @@ layout! {
         fence: Lsn;
         /// The account under which the intent stood, if that is another.
         from: AccountTag;
-        /// The token that the grant began with, if this pair is not its first.
+        /// The token that the grant began with, if this pair is not its first; of a token beside the
+        /// chain what stands for the scopes that were asked for.
         first: Fingerprint;
+        /// When every access token of the grant before this one has lapsed: 0 if there was none,
+        /// all ones where that is not known.
+        earlier_lapse_at_ms = "earlier_lapse_at": u64;
     }
 }
 
@@ -187,6 +191,16 @@ layout! {
         owner: OwnerId;
         /// Of that process.
         incarnation: u64;
+    }
+}
+
+layout! {
+    /// When the newest access token expires was learned without a new pair.
+    pub struct Told = "told", 48 {
+        /// Grant and generation are those of the newest pair.
+        prefix = "clear_prefix": Prefix;
+        /// When its access token expires.
+        expires_at_ms = "expires_at": u64;
     }
 }
 

@@ -26,6 +26,7 @@ pub struct Begin {
     pub(crate) under: Option<(AccountTag, Lsn)>,
     pub(crate) cap: Option<Cap>,
     pub(crate) resending: Option<OpId>,
+    pub(crate) beside: bool,
     /// Shared, not copied: a token in memory is there once.
     pub(crate) presenting: Option<Arc<Secret>>,
 }
@@ -54,6 +55,7 @@ impl Begin {
             under: None,
             cap: None,
             resending: None,
+            beside: false,
             presenting: None,
         }
     }
@@ -156,6 +158,30 @@ impl Begin {
         self
     }
 
+    /// Asks a refresh for an access token of other scopes, or for another resource, beside the
+    /// grant's chain of pairs: the newest pair stays the newest, and what comes is one of
+    /// [`Journal::beside_of`].
+    ///
+    /// An answer with another refresh token than was presented is no longer beside: it is the next
+    /// generation. That has the scopes of the one before it, as the refresh token does (RFC 6749,
+    /// section 6); the access token's own are [`IssuedPair::access_scopes`].
+    ///
+    /// ```
+    #[doc = include_str!("example.txt")]
+    /// let ticket = journal.begin(Begin::refresh(&account, pair.grant()).beside(["wave"]))?;
+    /// journal.settle(ticket, answer("00D!WAVE")?)?;
+    /// let beside = journal.beside_of(&account, pair.grant())?;
+    /// assert_eq!(beside.first().map(|pair| pair.access_token().reveal()), Some("00D!WAVE"));
+    /// let newest = journal.current(&account)?.ok_or("no pair")?;
+    /// assert_eq!(newest.access_token().reveal(), "00D!AQ");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn beside<S: Into<String>>(mut self, scopes: impl IntoIterator<Item = S>) -> Self {
+        self.beside = true;
+        self.scopes(scopes)
+    }
+
     /// Names the code that an exchange or a burn presents. Its fingerprint is kept, not the code.
     pub fn presenting(mut self, code: &Secret) -> Self {
         self.presenting = Some(Arc::new(Secret::new(code.reveal().to_owned())));
@@ -170,6 +196,10 @@ impl Begin {
         match self.under {
             Some(_) if !is_exchange => wrong("under", "only for an exchange"),
             Some((tag, _)) if tag.is_none() => wrong("under", "the tag is none"),
+            _ if self.beside && self.action != Action::Refresh => {
+                wrong("beside", "only for a refresh")
+            }
+            _ if self.beside && self.scopes.is_empty() => wrong("beside", "name the scopes"),
             _ if self.presenting.is_some() && !has_code => {
                 wrong("presenting", "only for an exchange or a burn")
             }
@@ -230,6 +260,7 @@ impl Journal {
             user: plan.user,
             holder: begin.holder,
             scopes: begin.scopes,
+            beside: begin.beside,
             current: plan.current,
             promise,
         })

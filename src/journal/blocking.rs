@@ -77,6 +77,18 @@ impl Blocking {
         run(self.0.current_of(account, grant))
     }
 
+    /// As [`Journal::beside_of`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn beside_of(
+        &self,
+        account: impl Into<AccountRef>,
+        grant: GrantId,
+    ) -> Result<Vec<IssuedPair>, Error> {
+        run(self.0.beside_of(account, grant))
+    }
+
     /// As [`Journal::account`].
     ///
     /// # Errors
@@ -174,6 +186,20 @@ impl Blocking {
         generation: Generation,
     ) -> Result<Lsn, Error> {
         run(self.0.worked(account, grant, generation))
+    }
+
+    /// As [`Journal::told`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn told(
+        &self,
+        account: impl Into<AccountRef>,
+        grant: GrantId,
+        generation: Generation,
+        expires_at_ms: u64,
+    ) -> Result<Lsn, Error> {
+        run(self.0.told(account, grant, generation, expires_at_ms))
     }
 
     /// As [`Journal::end`].

@@ -5,7 +5,7 @@ use super::{AccountRef, Journal};
 use crate::engine::accounts::Seen;
 use crate::error::Error;
 use crate::format::clear::{
-    Adopted, Clear, Ended, Flags, Identified, Merged, Prefix, Released, Resolved, Superseded,
+    Adopted, Clear, Ended, Flags, Identified, Merged, Prefix, Released, Resolved, Superseded, Told,
 };
 use crate::format::value::{Action, Cause, Confidence, ResolvedHow};
 use crate::ids::{Account, AccountTag, Generation, GrantId, Holder, Lsn, OpId};
@@ -26,6 +26,17 @@ fn live(seen: &Seen, grant: GrantId) -> Result<(), Error> {
     match seen.state.grant(grant).is_some_and(|grant| grant.is_live()) {
         true => Ok(()),
         false => Err(Error::GrantEnded { account: seen.account, grant }),
+    }
+}
+
+/// What is said of a pair is said of the newest.
+fn newest(seen: &Seen, id: GrantId, generation: Generation) -> Result<(), Error> {
+    known(seen, id)?;
+    match seen.state.grant(id).filter(|grant| grant.generation != generation) {
+        Some(grant) => {
+            Err(Error::Conflict { account: seen.account, expected: Lsn::NONE, found: grant.issued })
+        }
+        None => Ok(()),
     }
 }
 
@@ -224,6 +235,42 @@ impl Journal {
     ) -> Result<Lsn, Error> {
         let clear = |account| Clear::Worked(Prefix { generation, ..prefix(account, grant) });
         self.change(account, |seen| known(seen, grant), clear, Owned::default()).await
+    }
+
+    /// Notes when the access token of a grant's newest pair expires, as the provider said when it was
+    /// asked: from then on that counts, until there is a newer pair.
+    ///
+    /// ```
+    #[doc = include_str!("example.txt")]
+    /// journal.told(&account, pair.grant(), pair.generation(), 1_760_000_300_000)?;
+    /// let view = journal.account(&account)?.ok_or("no account")?;
+    /// assert_eq!(view.grants.first().map(|grant| grant.expires_at_ms), Some(1_760_000_300_000));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::UnknownGrant`], [`Error::Conflict`] where there is a newer pair, and those of every
+    /// write.
+    ///
+    /// # Cancel safety
+    /// As [`Journal::adopt`].
+    pub async fn told(
+        &self,
+        account: impl Into<AccountRef>,
+        grant: GrantId,
+        generation: Generation,
+        expires_at_ms: u64,
+    ) -> Result<Lsn, Error> {
+        if expires_at_ms == 0 {
+            return Err(Error::Option { option: "expires_at_ms", problem: "0 says nothing" });
+        }
+        let clear = |account| {
+            let prefix = Prefix { generation, ..prefix(account, grant) };
+            Clear::Told(Told { prefix, expires_at_ms })
+        };
+        let check = |seen: &Seen| newest(seen, grant, generation);
+        self.change(account, check, clear, Owned::default()).await
     }
 
     /// Notes that a grant is over.

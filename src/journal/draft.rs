@@ -117,10 +117,14 @@ impl Job {
             false => None,
         };
         let mut owned = self.owned(parts, user.clone(), inherited);
+        let access_scopes = match ticket.beside && !place.beside {
+            true => self.keep_chain_scopes(engine, &states, &place, inherited, &mut owned),
+            false => None,
+        };
         if place.carried.flags.has(Flags::HELD) {
             owned.holder = self.carried_holder(engine, &states, &place, owned.holder.take());
         }
-        let contents = Contents { parts, inherited, owned };
+        let contents = Contents { parts, inherited, owned, access_scopes, beside: place.beside };
         // An orphan may come when nothing is left of its provisional account.
         let is_blind = ticket.action == Action::Exchange && user.is_none();
         let is_provisional = account == ticket.account
@@ -146,11 +150,36 @@ impl Job {
         let ticket = &self.ticket;
         let scopes = match (&parts.scopes, inherited) {
             (Some(scopes), _) => scopes.clone(),
+            // Other scopes were asked for than the pair before has.
+            (None, _) if ticket.beside => ticket.scopes.clone(),
             (None, Some(pair)) => pair.scopes().to_vec(),
             (None, None) => ticket.scopes.clone(),
         };
         let holder = ticket.holder.clone().or_else(|| inherited.and_then(|p| p.holder().cloned()));
         Owned { app: ticket.app.clone(), user, holder, scopes }
+    }
+
+    /// Leaves a chain the scopes that it has where its next pair answers a request for others: the
+    /// refresh token that came has those of the one that was presented (RFC 6749, section 6). Returns
+    /// those of the access token, if they are others [F-74].
+    fn keep_chain_scopes(
+        &self,
+        engine: &Engine,
+        states: &[Seen],
+        place: &Place,
+        inherited: Option<&IssuedPair>,
+        owned: &mut Owned,
+    ) -> Option<Vec<String>> {
+        let newest = match inherited {
+            Some(_) => None,
+            None => self.newest(engine, states, place.grant),
+        };
+        let before = inherited.or(newest.as_ref()).or(self.ticket.current.as_ref())?;
+        let said = std::mem::replace(&mut owned.scopes, before.scopes().to_vec());
+        let own = if said.is_empty() { self.ticket.scopes.clone() } else { said };
+        let differs = own.iter().any(|scope| !owned.scopes.contains(scope))
+            || owned.scopes.iter().any(|scope| !own.contains(scope));
+        differs.then_some(own)
     }
 
     fn issued(
@@ -195,6 +224,7 @@ impl Job {
             fence: ticket.fence(),
             from: if same_account || place.orphan { AccountTag::NONE } else { ticket.account },
             first: place.carried.first,
+            earlier_lapse_at_ms: place.carried.earlier_lapse_at_ms,
         }
     }
 }
@@ -213,17 +243,24 @@ pub(super) struct Contents<'a> {
     pub(super) parts: &'a ResponseParts,
     pub(super) inherited: Option<&'a IssuedPair>,
     pub(super) owned: Owned,
+    /// The scopes of the access token alone, where they are others than the chain's.
+    pub(super) access_scopes: Option<Vec<String>>,
+    /// It has no refresh token of its own.
+    pub(super) beside: bool,
 }
 
 impl Contents<'_> {
     pub(super) fn refresh_token(&self) -> Option<&str> {
         let inherited = || self.inherited.and_then(IssuedPair::refresh_token);
+        if self.beside {
+            return None;
+        }
         self.parts.refresh_token.as_ref().or_else(inherited).map(Secret::reveal)
     }
 
     /// Encodes the pair, filled in from the generation before.
     pub(super) fn to_plain(&self) -> Zeroizing<Vec<u8>> {
-        let Self { parts, inherited, owned } = self;
+        let Self { parts, inherited, owned, access_scopes, beside: _ } = self;
         let text = |own: &'_ Option<String>, old: Option<&str>| -> Option<String> {
             own.clone().or_else(|| old.map(str::to_owned))
         };
@@ -247,6 +284,9 @@ impl Contents<'_> {
             token_endpoint: token_endpoint.as_deref(),
             instance_url: instance_url.as_deref(),
             fields: List(fields.map(|(name, raw)| (name.as_str(), raw.reveal())).collect()),
+            access_scopes: access_scopes
+                .as_ref()
+                .map(|scopes| List(scopes.iter().map(String::as_str).collect())),
         }
         .to_plain()
     }

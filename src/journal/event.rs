@@ -56,6 +56,8 @@ pub enum EventDetails {
         scopes: Vec<String>,
         /// What stands for the token that was presented, or none.
         presented: Fingerprint,
+        /// A token beside the grant's chain was asked for.
+        beside: bool,
         /// When the call will have been given up, in milliseconds since 1970.
         deadline_ms: u64,
     },
@@ -82,6 +84,8 @@ pub enum EventDetails {
         fenced: bool,
         /// The grant is not refreshed until it is activated.
         paused: bool,
+        /// It is an access token beside the grant's chain of pairs.
+        beside: bool,
     },
     /// The provider said no: of `refused`.
     Refusal {
@@ -144,6 +148,11 @@ pub enum EventDetails {
         cause: Cause,
         /// How sure that is.
         confidence: Confidence,
+    },
+    /// When the newest access token expires was learned: of `told`.
+    Told {
+        /// When, in milliseconds since 1970.
+        expires_at_ms: u64,
     },
     /// The kind says all: of `revived`, `forgotten`, `worked` and `activated`.
     Bare {},
@@ -237,6 +246,7 @@ impl EventDetails {
                 holder: texts.holder_if_any(intent.holder),
                 scopes: texts.scopes.clone(),
                 presented: intent.presented,
+                beside: intent.prefix.flags.has(Flags::BESIDE),
                 deadline_ms: intent.deadline_ms,
             },
             Clear::Issued(issued) | Clear::Imported(issued) => Self::pair(issued, texts),
@@ -268,6 +278,7 @@ impl EventDetails {
                 Self::Superseded { holder: texts.holder(superseded.holder), to: superseded.to }
             }
             Clear::Ended(ended) => Self::End { cause: ended.cause, confidence: ended.confidence },
+            Clear::Told(told) => Self::Told { expires_at_ms: told.expires_at_ms },
             Clear::Revived(_)
             | Clear::Forgotten(_)
             | Clear::Worked(_)
@@ -292,6 +303,7 @@ impl EventDetails {
             inherited: flags.has(Flags::INHERITED),
             fenced: flags.has(Flags::ORPHAN),
             paused: flags.has(Flags::PAUSED),
+            beside: flags.has(Flags::BESIDE),
         }
     }
 
@@ -325,6 +337,7 @@ fn word(kind: Kind) -> &'static str {
         Kind::Worked => "worked",
         Kind::Claimed => "claimed",
         Kind::Activated => "activated",
+        Kind::Told => "told",
         Kind::Opened => "opened",
         Kind::Sealed => "sealed",
         Kind::Marker => "marker",

@@ -4,7 +4,8 @@ use super::pair::{holder_of, source_of};
 use super::view::{Sight, as_text, scopes_of, with_names};
 use crate::codec;
 use crate::engine::files::parse;
-use crate::engine::grant::{Grant, Held, PairFacts, Refusal};
+use crate::engine::grant::{Beside, Grant, Held, PairFacts, Refusal};
+use crate::engine::lapse::Lapse;
 use crate::error::Error;
 use crate::format::clear::Flags;
 use crate::format::value::{Cause, Confidence, RefusalClass};
@@ -37,6 +38,13 @@ pub struct GrantView {
     pub expires_at_ms: u64,
     /// How that is known; nothing follows from what is only assumed.
     pub expiry: Option<ExpirySource>,
+    /// When all access tokens that the grant ever had have lapsed, in milliseconds since 1970: none
+    /// where that is not known of one of them. An assumption is not knowing.
+    pub lapses_at_ms: Option<u64>,
+    /// The expiry of each access token that the grant ever had is assumed.
+    pub only_assumed: bool,
+    /// Access tokens of other scopes beside its newest pair, in the order in which they came.
+    pub beside: Vec<BesideView>,
     /// Until when it waits for a holder, in milliseconds since 1970.
     pub adopt_by_ms: u64,
     /// There is a refresh token.
@@ -62,6 +70,22 @@ pub struct GrantView {
     /// How it ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub end: Option<EndView>,
+}
+
+/// An access token beside a grant's chain of pairs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct BesideView {
+    /// Its scopes, with a key.
+    pub scopes: Vec<String>,
+    /// When it was issued, in milliseconds since 1970.
+    pub issued_at_ms: u64,
+    /// When it expires, in milliseconds since 1970, or 0 where that is not known.
+    pub expires_at_ms: u64,
+    /// How that is known.
+    pub expiry: Option<ExpirySource>,
+    /// LSN of its record.
+    pub lsn: Lsn,
 }
 
 /// What state a grant is in.
@@ -159,6 +183,9 @@ impl GrantView {
                 }
             })?;
         }
+        let beside: Result<_, _> =
+            grant.besides.iter().map(|beside| BesideView::of(beside, sight)).collect();
+        let lapse = grant.lapse();
         let refusal = grant.refusal.map(|refusal| RefusalView::of(refusal, sight)).transpose()?;
         Ok(Self {
             grant: grant.id,
@@ -171,6 +198,9 @@ impl GrantView {
             issued_at_ms: grant.pair.issued_at_ms,
             expires_at_ms: grant.pair.expires_at_ms,
             expiry: source_of(flags, grant.pair.expires_at_ms),
+            lapses_at_ms: lapse.at_ms(),
+            only_assumed: lapse == Lapse::Assumed,
+            beside: beside?,
             adopt_by_ms: grant.pair.adopt_by_ms,
             has_refresh_token: flags.has(Flags::REFRESH),
             refresh_fingerprint: grant.pair.refresh,
@@ -187,6 +217,22 @@ impl GrantView {
                 at_ms: end.at_ms,
                 lsn: end.record,
             }),
+        })
+    }
+}
+
+impl BesideView {
+    fn of(beside: &Beside, sight: Sight<'_>) -> Result<Self, Error> {
+        let mut scopes = Vec::new();
+        if let Some(keychain) = sight.keychain {
+            with_names(&(sight.read)(beside.record)?, keychain, |names| scopes = scopes_of(names))?;
+        }
+        Ok(Self {
+            scopes,
+            issued_at_ms: beside.issued_at_ms,
+            expires_at_ms: beside.expires_at_ms,
+            expiry: source_of(beside.flags, beside.expires_at_ms),
+            lsn: beside.record,
         })
     }
 }

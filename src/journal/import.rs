@@ -160,7 +160,8 @@ impl Journal {
             holder: import.holder.clone(),
             scopes: parts.scopes.clone().unwrap_or_else(|| import.scopes.clone()),
         };
-        let contents = Contents { parts, inherited: None, owned };
+        let contents =
+            Contents { parts, inherited: None, owned, access_scopes: None, beside: false };
         let (submission, ()) = retry_when_stale(engine, Room::Take, || {
             let seen = engine.foresee(account)?;
             if seen.state.by_token(token).is_some() {
@@ -208,6 +209,7 @@ impl Journal {
             fence: Lsn::NONE,
             from: AccountTag::NONE,
             first: Fingerprint::NONE,
+            earlier_lapse_at_ms: 0,
         }
     }
 

@@ -71,6 +71,26 @@ impl Journal {
         })
     }
 
+    /// Returns the access tokens of other scopes beside the grant's newest pair, the newest first:
+    /// one for each set of scopes that was asked for, and 8 in all. They may have lapsed; a grant that
+    /// is over has none.
+    ///
+    /// # Errors
+    /// As [`Journal::current`].
+    pub async fn beside_of(
+        &self,
+        account: impl Into<AccountRef>,
+        grant: GrantId,
+    ) -> Result<Vec<IssuedPair>, Error> {
+        let account = account.into().tag(self.engine());
+        self.engine().with_state(account, |state| {
+            let grant = state.grant(grant).filter(|grant| grant.ended.is_none());
+            let Some(grant) = grant else { return Ok(Vec::new()) };
+            let newest_first = grant.besides.iter().rev();
+            newest_first.map(|beside| self.read_pair(account, grant, beside.record)).collect()
+        })
+    }
+
     pub(super) fn read_pair(
         &self,
         account: AccountTag,
@@ -79,7 +99,11 @@ impl Journal {
     ) -> Result<IssuedPair, Error> {
         let engine = self.engine();
         let bytes = engine.record_of(account, &grant.homes, lsn)?;
-        IssuedPair::from_record(&engine.keychain, &bytes, account, grant.id)
+        let mut pair = IssuedPair::from_record(&engine.keychain, &bytes, account, grant.id)?;
+        if lsn == grant.issued && !grant.told.is_none() {
+            pair.hear(grant.pair.expires_at_ms);
+        }
+        Ok(pair)
     }
 
     /// Returns what is known of an account, or nothing.

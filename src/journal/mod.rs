@@ -39,7 +39,9 @@ pub(crate) use begin::Target;
 pub use blocking::Blocking;
 pub use cap::{Cap, CapCounts};
 pub use event::{Event, EventDetails};
-pub use grant_view::{EndView, GrantState, GrantView, HolderName, HolderView, RefusalView};
+pub use grant_view::{
+    BesideView, EndView, GrantState, GrantView, HolderName, HolderView, RefusalView,
+};
 pub use history::History;
 pub use import::{Import, Imported};
 pub use look::Accounts;

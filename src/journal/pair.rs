@@ -28,11 +28,13 @@ pub struct IssuedPair {
     pub(crate) issued_at_ms: u64,
     pub(crate) expires_at_ms: u64,
     pub(crate) expiry_source: Option<ExpirySource>,
+    pub(crate) beside: bool,
     pub(crate) adopt_by_ms: u64,
     pub(crate) app: Option<App>,
     pub(crate) user: Option<User>,
     pub(crate) holder: Option<Holder>,
     pub(crate) scopes: Vec<String>,
+    pub(crate) access_scopes: Option<Vec<String>>,
     pub(crate) access_token: Secret,
     pub(crate) refresh_token: Option<Secret>,
     pub(crate) id_token: Option<Secret>,
@@ -67,11 +69,15 @@ impl IssuedPair {
             issued_at_ms: issued.issued_at_ms,
             expires_at_ms: issued.expires_at_ms,
             expiry_source: source_of(issued.prefix.flags, issued.expires_at_ms),
+            beside: issued.prefix.flags.has(Flags::BESIDE),
             adopt_by_ms: issued.adopt_by_ms,
             app: app_of(&pair.names),
             user: user_of(&pair.names),
             holder: holder_of(&pair.names),
             scopes: pair.names.scopes.0.iter().copied().map(text).collect(),
+            access_scopes: pair
+                .access_scopes
+                .map(|scopes| scopes.0.iter().copied().map(text).collect()),
             access_token: secret(pair.access_token),
             refresh_token: pair.refresh_token.map(secret),
             id_token: pair.id_token.map(secret),
@@ -80,6 +86,12 @@ impl IssuedPair {
             instance_url: pair.instance_url.map(text),
             fields: pair.fields.0.iter().map(|(name, raw)| (text(name), secret(raw))).collect(),
         })
+    }
+
+    /// Takes note of when the access token expires, as the provider said later.
+    pub(super) fn hear(&mut self, expires_at_ms: u64) {
+        self.expires_at_ms = expires_at_ms;
+        self.expiry_source = source_of(Flags::NONE, expires_at_ms);
     }
 
     /// Returns the access token.
@@ -132,9 +144,24 @@ impl IssuedPair {
         self.holder.as_ref()
     }
 
-    /// Returns the scopes.
+    /// Returns the scopes: those of the grant's chain of pairs or, of a token beside it, its own.
     pub fn scopes(&self) -> &[String] {
         &self.scopes
+    }
+
+    /// Returns the scopes of this access token alone.
+    ///
+    /// They are [`scopes`](Self::scopes) but where the pair answered a request for others
+    /// ([`Begin::beside`](crate::Begin::beside)) with a new refresh token: that has the scopes of the
+    /// one that was presented (RFC 6749, section 6), and the next refresh that asks for none gives an
+    /// access token that has them all again.
+    pub fn access_scopes(&self) -> &[String] {
+        self.access_scopes.as_deref().unwrap_or(&self.scopes)
+    }
+
+    /// Says whether the access token has other scopes than the pair's refresh token.
+    pub fn is_narrowed(&self) -> bool {
+        self.access_scopes.is_some()
     }
 
     /// Returns the token type, `Bearer` unless the provider said otherwise.
@@ -166,6 +193,12 @@ impl IssuedPair {
     /// whether it still works.
     pub fn expiry_source(&self) -> Option<ExpirySource> {
         self.expiry_source
+    }
+
+    /// Says whether the access token is one beside the grant's chain of pairs, with scopes of its own
+    /// and no refresh token; see [`Begin::beside`](crate::Begin::beside).
+    pub fn is_beside(&self) -> bool {
+        self.beside
     }
 
     /// Returns until when the grant waits for a holder, in milliseconds since 1970.

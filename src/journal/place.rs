@@ -10,6 +10,7 @@ use crate::format::clear::Flags;
 use crate::format::value::Action;
 use crate::ids::{AccountTag, Fingerprint, Generation, GrantId, Holder, HolderTag};
 use crate::outcome::ResponseParts;
+use crate::seal::Tagger;
 use crate::secret::Secret;
 
 /// Where a pair goes.
@@ -17,6 +18,8 @@ pub(super) struct Place {
     pub(super) grant: GrantId,
     pub(super) generation: Generation,
     pub(super) orphan: bool,
+    /// It is an access token beside the grant's chain.
+    pub(super) beside: bool,
     /// What the answer left out is that of the generation before.
     pub(super) inherits: bool,
     pub(super) carried: Carried,
@@ -28,8 +31,23 @@ impl Place {
             grant: grant.id,
             generation: Generation(grant.generation.0.saturating_add(1)),
             orphan: false,
+            beside: false,
             inherits,
             carried: Carried::of(grant),
+        }
+    }
+
+    /// Beside the chain; the grant need not be ours to change any longer.
+    fn beside(grant: &Grant, asked: Fingerprint, is_open: bool) -> Self {
+        let (earlier_lapse_at_ms, flags) = grant.lapse().to_earlier();
+        let flags = flags | Flags::BESIDE;
+        Self {
+            grant: grant.id,
+            generation: grant.generation,
+            orphan: !is_open,
+            beside: true,
+            inherits: true,
+            carried: Carried { flags, first: asked, earlier_lapse_at_ms, ..Carried::default() },
         }
     }
 }
@@ -41,18 +59,23 @@ pub(super) struct Carried {
     pub(super) first: Fingerprint,
     /// Who holds the grant by the record before.
     pub(super) holder: HolderTag,
+    /// When all access tokens so far have lapsed.
+    pub(super) earlier_lapse_at_ms: u64,
 }
 
 impl Carried {
     fn of(grant: &Grant) -> Self {
         let flag = |set: bool, flag: Flags| if set { flag } else { Flags::NONE };
         let holder = grant.held_by_pair();
+        let (earlier_lapse_at_ms, earlier) = grant.lapse().to_earlier();
         Self {
             flags: flag(grant.is_paused(), Flags::PAUSED)
                 | flag(grant.pair.flags.has(Flags::IMPORTED), Flags::IMPORTED)
-                | flag(holder.is_some(), Flags::HELD),
+                | flag(holder.is_some(), Flags::HELD)
+                | earlier,
             first: grant.first_token(),
             holder: holder.unwrap_or_default(),
+            earlier_lapse_at_ms,
         }
     }
 }
@@ -74,7 +97,12 @@ impl Job {
     }
 
     /// Reads the newest pair of a grant; none where it cannot be read, since no pair waits for that.
-    fn newest(&self, engine: &Engine, states: &[Seen], grant: GrantId) -> Option<IssuedPair> {
+    pub(super) fn newest(
+        &self,
+        engine: &Engine,
+        states: &[Seen],
+        grant: GrantId,
+    ) -> Option<IssuedPair> {
         let known = |seen: &Seen| Some((seen.account, seen.state.grant(grant)?.clone()));
         let (account, grant) = states.iter().find_map(known)?;
         let bytes = engine.record_of(account, &grant.homes, grant.issued).ok()?;
@@ -111,6 +139,12 @@ impl Job {
         let target = state_of(account).map(|seen| &seen.state);
         let own = target.and_then(|state| state.grant(ticket.grant)).filter(|_| is_open);
         // The same refresh token seen again is the same grant.
+        let of_ticket = target.and_then(|state| state.grant(ticket.grant));
+        let refresh = parts.refresh_token.as_ref().map(print);
+        let tagger = engine.keychain.tagger();
+        if let Some(grant) = of_ticket.filter(|grant| self.is_beside(grant, refresh, tagger)) {
+            return Place::beside(grant, tagger.scopes(&ticket.scopes), is_open);
+        }
         let by_refresh = |token: &Secret| target.and_then(|state| state.by_refresh(print(token)));
         let again = || parts.refresh_token.as_ref().and_then(by_refresh);
         let is_minted = is_open && ticket.action == Action::Mint;
@@ -131,8 +165,17 @@ impl Job {
             grant: if is_open { GrantId(ticket.op.0) } else { GrantId::NONE },
             generation: Generation(1),
             orphan: !is_open,
+            beside: false,
             inherits: !ticket.grant.is_none(),
             carried: Carried::default(),
         })
+    }
+
+    /// Says whether an answer is beside the chain: it was asked for so, and rotated nothing.
+    fn is_beside(&self, grant: &Grant, refresh: Option<Fingerprint>, tagger: &Tagger) -> bool {
+        let presented = self.ticket.current.as_ref().and_then(IssuedPair::refresh_token);
+        let presented = presented.map(|token| tagger.fingerprint(token.reveal()));
+        let is_known = |token| Some(token) == presented || token == grant.pair.refresh;
+        self.ticket.beside && refresh.is_none_or(is_known)
     }
 }

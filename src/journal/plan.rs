@@ -188,13 +188,15 @@ impl Journal {
 
     pub(super) fn intent(&self, begin: &Begin, plan: &Plan, holder: HolderTag) -> Intent {
         let engine = self.engine();
+        let flag = |set: bool, flag: Flags| if set { flag } else { Flags::NONE };
         let wait_ms = u64::try_from(begin.deadline.as_millis()).unwrap_or(u64::MAX);
         Intent {
             prefix: Prefix {
                 account: plan.account,
                 grant: plan.grant,
                 generation: plan.generation,
-                flags: if plan.provisional { Flags::PROVISIONAL } else { Flags::NONE },
+                flags: flag(plan.provisional, Flags::PROVISIONAL)
+                    | flag(begin.beside, Flags::BESIDE),
                 op: OpId::NONE,
             },
             action: begin.action,

@@ -55,6 +55,7 @@ impl Journal {
                 user: user_of(&names),
                 holder: holder_of(&names),
                 scopes: names.scopes.0.iter().map(|scope| (*scope).to_owned()).collect(),
+                beside: operation.beside,
                 current: current.transpose()?,
                 promise: Promise { engine: Arc::downgrade(engine), bytes: 0 },
             })

@@ -24,6 +24,8 @@ pub struct Ticket {
     pub(crate) user: Option<User>,
     pub(crate) holder: Option<Holder>,
     pub(crate) scopes: Vec<String>,
+    /// An access token beside the grant's chain is asked for.
+    pub(crate) beside: bool,
     pub(crate) current: Option<IssuedPair>,
     pub(crate) promise: Promise,
 }

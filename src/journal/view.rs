@@ -52,6 +52,8 @@ pub struct OperationView {
     pub generation: Generation,
     /// The fingerprint of the token or code that was presented; none where it was not named.
     pub presented: Fingerprint,
+    /// An access token beside the grant's chain was asked for.
+    pub beside: bool,
     /// Why it is in doubt; none where its process has said nothing.
     pub doubt: Option<DoubtReason>,
     /// When it was begun, in milliseconds since 1970.
@@ -161,6 +163,7 @@ impl OperationView {
             grant: operation.grant,
             generation: operation.generation,
             presented: operation.presented,
+            beside: operation.beside,
             doubt: operation.doubt.map(|(_, reason)| reason),
             since_ms: operation.since_ms,
             deadline_ms: operation.deadline_ms,

@@ -41,6 +41,9 @@ impl Ledger for Journal {
                 self.supersede_for(account, &holder, from, to, &scopes).await
             }
             Change::Worked { grant, generation } => self.worked(account, grant, generation).await,
+            Change::Told { grant, generation, expires_at_ms } => {
+                self.told(account, grant, generation, expires_at_ms).await
+            }
             Change::End { grant, cause, confidence } => {
                 self.end(account, grant, cause, confidence).await
             }
@@ -59,6 +62,10 @@ impl Ledger for Journal {
 
     async fn pair(&self, account: AccountTag, grant: GrantId) -> Result<Option<IssuedPair>, Error> {
         self.current_of(account, grant).await
+    }
+
+    async fn beside(&self, account: AccountTag, grant: GrantId) -> Result<Vec<IssuedPair>, Error> {
+        self.beside_of(account, grant).await
     }
 
     async fn account(&self, account: AccountTag) -> Result<Option<AccountView>, Error> {

@@ -98,6 +98,17 @@ pub trait Ledger: Clone + Send + Sync + 'static {
         grant: GrantId,
     ) -> impl Future<Output = Result<Option<IssuedPair>, Error>> + Send;
 
+    /// Returns the access tokens beside the newest pair of a grant that has not ended, the newest
+    /// first.
+    ///
+    /// # Errors
+    /// What keeps them from being read.
+    fn beside(
+        &self,
+        account: AccountTag,
+        grant: GrantId,
+    ) -> impl Future<Output = Result<Vec<IssuedPair>, Error>> + Send;
+
     /// Returns what is known of an account.
     ///
     /// # Errors
@@ -203,6 +214,15 @@ pub enum Change {
         grant: GrantId,
         /// The generation.
         generation: Generation,
+    },
+    /// When the newest access token of a grant expires, as the provider said when it was asked.
+    Told {
+        /// The grant.
+        grant: GrantId,
+        /// The generation of the pair.
+        generation: Generation,
+        /// When, in milliseconds since 1970.
+        expires_at_ms: u64,
     },
     /// A grant is over.
     End {

@@ -43,6 +43,15 @@ impl Tagger {
         Fingerprint::from_bytes(self.tag(&["token", token]))
     }
 
+    /// Takes what stands for a set of scopes, in whatever order they are named.
+    pub fn scopes(&self, scopes: &[String]) -> Fingerprint {
+        let mut texts: Vec<&str> = scopes.iter().map(String::as_str).collect();
+        texts.sort_unstable();
+        texts.dedup();
+        texts.insert(0, "scopes");
+        Fingerprint::from_bytes(self.tag(&texts))
+    }
+
     /// Derives a key for a purpose of its own, the same for the store's life. No text that is tagged
     /// begins with its first word.
     pub fn derive(&self, purpose: &str) -> DerivedKey {

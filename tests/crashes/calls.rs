@@ -67,6 +67,7 @@ impl World {
             Action::Exchange { .. }
             | Action::Mint { .. }
             | Action::Refresh { .. }
+            | Action::Beside { .. }
             | Action::Revoke { .. }
             | Action::Introspect { .. } => self.begin(action),
             Action::Settle { pick, answer } => self.settle(pick, answer),
@@ -80,6 +81,7 @@ impl World {
                     call.fact,
                     Some(
                         Fact::Issued { .. }
+                            | Fact::Beside { .. }
                             | Fact::Refused { .. }
                             | Fact::Closed { .. }
                             | Fact::Doubted { .. }
@@ -132,7 +134,10 @@ impl World {
                 let grant = state.standing(whose);
                 (Begin::mint(&account(user)), Fact::Intent { whose, asked: Asked::Mint, grant })
             }
-            Action::Refresh { pick } | Action::Revoke { pick } | Action::Introspect { pick } => {
+            Action::Refresh { pick }
+            | Action::Beside { pick, .. }
+            | Action::Revoke { pick }
+            | Action::Introspect { pick } => {
                 let Some((place, tag, grant)) = self.pick_grant(&state, pick) else {
                     return Ok(());
                 };
@@ -142,6 +147,10 @@ impl World {
                 let id = self.grant_id(place);
                 let (begin, asked) = match action {
                     Action::Refresh { .. } => (Begin::refresh(tag, id), Asked::Refresh),
+                    Action::Beside { scopes, .. } => {
+                        let begin = Begin::refresh(tag, id).beside([format!("scope {scopes}")]);
+                        (begin, Asked::Beside(scopes))
+                    }
                     Action::Revoke { .. } => (Begin::revoke(tag, id), Asked::Revoke),
                     _ => (Begin::introspect(tag, id), Asked::Introspect),
                 };
@@ -179,8 +188,15 @@ impl World {
                 let whose = self.whose_pair(&ticket, other);
                 let user = other.filter(|_| ticket.grant().is_none()).map(user);
                 let outcome = issued(&access, fresh.as_deref(), bytes, user);
+                let rotates = fresh.is_some();
                 let refresh = fresh.or_else(|| self.log.state().inherited(op, inherits));
-                (outcome, Fact::Issued { op, whose, access, refresh })
+                let fact = match (asked, grant) {
+                    (Asked::Beside(scopes), Some(grant)) if !rotates => {
+                        Fact::Beside { op, grant, whose, scopes, access, refresh }
+                    }
+                    _ => Fact::Issued { op, whose, access, refresh },
+                };
+                (outcome, fact)
             }
             Answer::Refused { dead } => {
                 let class = if dead { RefusalClass::Dead } else { RefusalClass::Retry };
@@ -309,6 +325,15 @@ impl World {
                     Told::Done(journal.worked(tag, id, Generation(generation)).await)
                 };
                 (Fact::Worked { grant, generation }, Box::pin(doing))
+            }
+            Action::Told { pick, seconds } => {
+                let (grant, tag, Grant { generation, .. }) = self.pick_grant(&state, pick)?;
+                let id = self.grant_id(grant);
+                let expires_at_ms = 1_760_000_000_000 + u64::from(seconds);
+                let told = Generation(generation);
+                let doing =
+                    async move { Told::Done(journal.told(tag, id, told, expires_at_ms).await) };
+                (Fact::Told { grant, generation, expires_at_ms }, Box::pin(doing))
             }
             Action::Import { user: number, holder: named, refresh, paused } => {
                 let token = self.setting.next_token.fetch_add(1, Ordering::Relaxed);
@@ -495,6 +520,11 @@ impl World {
             Fact::Issued { access, refresh, .. } if pair == (access.clone(), refresh.clone()) => {
                 Ok(())
             }
+            Fact::Beside { access, refresh, .. }
+                if pair.0 == *access && (pair.1.is_none() || pair.1 == *refresh) =>
+            {
+                Ok(())
+            }
             other => Err(format!("settle gave {pair:?} for {other:?}")),
         }
     }
@@ -513,6 +543,8 @@ impl World {
             | Error::UnknownOperation { .. }
             | Error::StillLive { .. }
             | Error::Busy { .. } => call.place.is_none(),
+            // It waited for room, and a newer pair came meanwhile.
+            Error::Conflict { .. } => matches!(call.fact, Some(Fact::Told { .. })),
             _ => false,
         };
         if expected { Ok(()) } else { Err(format!("a caller was told: {}", chain(error))) }

@@ -27,6 +27,8 @@ pub enum Asked {
     Revoke,
     Introspect,
     Mint,
+    /// A refresh for scopes that a number stands for.
+    Beside(u8),
 }
 
 /// One submitted record.
@@ -47,6 +49,16 @@ pub enum Fact {
     Issued {
         op: Place,
         whose: Whose,
+        access: String,
+        refresh: Option<String>,
+    },
+    /// An access token without a refresh token, for a refresh that asked for it beside the chain of
+    /// `grant`. Where that is not there any more it is a pair as any other, with what was presented.
+    Beside {
+        op: Place,
+        grant: Place,
+        whose: Whose,
+        scopes: u8,
         access: String,
         refresh: Option<String>,
     },
@@ -98,6 +110,11 @@ pub enum Fact {
         grant: Place,
         generation: u32,
     },
+    Told {
+        grant: Place,
+        generation: u32,
+        expires_at_ms: u64,
+    },
     Identified {
         grant: Place,
         to: Whose,
@@ -126,6 +143,10 @@ pub struct Grant {
     pub holders: BTreeSet<u8>,
     pub imported: bool,
     pub paused: bool,
+    /// When the newest access token expires, as was told of it.
+    pub told_ms: Option<u64>,
+    /// Access tokens beside the chain and what their scopes' number is, as they came.
+    pub beside: Vec<(u8, String)>,
     /// Whether the last refusal since the newest pair was for good, if there was one.
     pub refused: Option<bool>,
 }
@@ -157,6 +178,17 @@ impl State {
             }
             Fact::Issued { op, whose, access, refresh } => {
                 self.issue(place, *op, *whose, access, refresh);
+            }
+            Fact::Beside { op, grant, whose, scopes, access, refresh } => {
+                let is_open = self.operations.contains_key(op);
+                match self.grants.get_mut(grant) {
+                    Some(found) if is_open || found.whose == *whose => {
+                        found.beside.retain(|(other, _)| other != scopes);
+                        found.beside.push((*scopes, access.clone()));
+                        self.operations.remove(op);
+                    }
+                    _ => self.issue(place, *op, *whose, access, refresh),
+                }
             }
             Fact::Imported { whose, access, refresh, holder, paused } => {
                 let mut grant = Grant::new(*whose, place, access, refresh);
@@ -203,6 +235,11 @@ impl State {
             Fact::Worked { grant, generation } => self.change(*grant, |grant| {
                 if grant.generation == *generation {
                     grant.previous = None;
+                }
+            }),
+            Fact::Told { grant, generation, expires_at_ms } => self.change(*grant, |grant| {
+                if grant.generation == *generation {
+                    grant.told_ms = Some(*expires_at_ms);
                 }
             }),
             Fact::Identified { grant, to } => {
@@ -258,6 +295,7 @@ impl State {
             grant.generation = before.generation + 1;
             grant.ended = before.ended;
             grant.holders = before.holders;
+            grant.beside = before.beside;
             (grant.imported, grant.paused) = (before.imported, before.paused);
         }
         self.grants.insert(id, grant);
@@ -331,6 +369,8 @@ impl Grant {
             holders: BTreeSet::new(),
             imported: false,
             paused: false,
+            told_ms: None,
+            beside: Vec::new(),
             refused: None,
         }
     }
@@ -346,6 +386,11 @@ pub struct SeenGrant {
     pub imported: bool,
     pub paused: bool,
     pub refused: Option<bool>,
+    pub told_ms: Option<u64>,
+    /// So many tokens beside the chain.
+    pub besides: usize,
+    /// These tokens, the newest first, of a grant that lives.
+    pub beside: Option<Vec<String>>,
     /// Access and refresh token.
     pub pair: Option<(String, Option<String>)>,
     pub previous: Option<String>,
@@ -607,13 +652,19 @@ impl Log {
             imported: grant.imported,
             paused: grant.paused,
             refused: grant.refused,
+            told_ms: grant.told_ms,
+            besides: grant.beside.len(),
+            beside: Some(match grant.ended {
+                true => Vec::new(),
+                false => grant.beside.iter().rev().map(|(_, access)| access.clone()).collect(),
+            }),
             pair: Some((grant.access.clone(), grant.refresh.clone())),
             previous: grant.previous.clone(),
         };
         let mut expected: Vec<_> = grants.iter().map(grant).collect();
         if !seen.with_pairs {
             for grant in &mut expected {
-                (grant.pair, grant.previous) = (None, None);
+                (grant.pair, grant.previous, grant.beside) = (None, None, None);
             }
         }
         if expected != seen.grants {
@@ -621,7 +672,10 @@ impl Log {
         }
         let operation = |(place, operation): &(&Place, &Operation)| SeenOperation {
             lsn: self.lsn(**place),
-            asked: operation.asked,
+            asked: match operation.asked {
+                Asked::Beside(_) => Asked::Beside(0),
+                asked => asked,
+            },
             doubted: operation.doubted,
         };
         let expected: Vec<_> = operations.iter().map(operation).collect();

@@ -37,6 +37,11 @@ pub enum Action {
     Refresh {
         pick: u8,
     },
+    /// A refresh for an access token of other scopes.
+    Beside {
+        pick: u8,
+        scopes: u8,
+    },
     Revoke {
         pick: u8,
     },
@@ -68,6 +73,11 @@ pub enum Action {
     },
     Worked {
         pick: u8,
+    },
+    /// When the newest access token of a grant expires.
+    Told {
+        pick: u8,
+        seconds: u16,
     },
     Identify {
         pick: u8,
@@ -131,7 +141,7 @@ pub enum Action {
 }
 
 /// How often each kind of action comes.
-const WEIGHTS: [(u8, u32); 32] = [
+const WEIGHTS: [(u8, u32); 34] = [
     (0, 8),   // Exchange
     (1, 1),   // Mint
     (2, 5),   // Refresh
@@ -164,6 +174,8 @@ const WEIGHTS: [(u8, u32); 32] = [
     (29, 2),  // Read
     (30, 4),  // Import
     (31, 2),  // Activate
+    (32, 5),  // Beside
+    (33, 2),  // Told
 ];
 
 impl Action {
@@ -228,7 +240,9 @@ impl Action {
                 refresh: pick % 4 != 0,
                 paused: pick % 3 == 0,
             },
-            _ => Self::Activate { pick },
+            31 => Self::Activate { pick },
+            32 => Self::Beside { pick, scopes: one % 4 },
+            _ => Self::Told { pick, seconds: two },
         }
     }
 

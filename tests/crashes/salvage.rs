@@ -226,7 +226,9 @@ fn salvage_damaged(
 fn nothing_is_invented(log: &Log, saved: &[SeenAccount]) -> Result<(), String> {
     let mut issued = BTreeSet::new();
     for (_, fact) in log.facts() {
-        if let Fact::Issued { access, refresh, .. } | Fact::Imported { access, refresh, .. } = fact
+        if let Fact::Issued { access, refresh, .. }
+        | Fact::Beside { access, refresh, .. }
+        | Fact::Imported { access, refresh, .. } = fact
         {
             issued.extend([access.as_str()].into_iter().chain(refresh.as_deref()));
         }
@@ -234,7 +236,7 @@ fn nothing_is_invented(log: &Log, saved: &[SeenAccount]) -> Result<(), String> {
     for grant in saved.iter().flat_map(|account| &account.grants) {
         let pair = grant.pair.iter();
         let tokens = pair.flat_map(|(access, refresh)| [Some(access), refresh.as_ref()]).flatten();
-        for token in tokens.chain(&grant.previous) {
+        for token in tokens.chain(&grant.previous).chain(grant.beside.iter().flatten()) {
             if !issued.contains(token.as_str()) {
                 return Err(format!("grant {} has a token that nobody issued", grant.lsn));
             }
@@ -258,7 +260,7 @@ impl Lost<'_> {
         let bare = |account: &SeenAccount| {
             let mut account = SeenAccount { with_pairs: false, ..account.clone() };
             for grant in &mut account.grants {
-                (grant.pair, grant.previous) = (None, None);
+                (grant.pair, grant.previous, grant.beside) = (None, None, None);
             }
             account
         };
@@ -359,7 +361,9 @@ fn concerned(state: &State, place: Place, fact: &Fact) -> Vec<Whose> {
     let all = match fact {
         Fact::Intent { whose, grant, .. } => [Some(*whose), grant.as_ref().and_then(of_grant)],
         Fact::Provisional { .. } => [Some(Whose::Nobody(place)), None],
-        Fact::Issued { op, whose, .. } => [of_operation(op), Some(*whose)],
+        Fact::Issued { op, whose, .. } | Fact::Beside { op, whose, .. } => {
+            [of_operation(op), Some(*whose)]
+        }
         Fact::Closed { op, ends } => [of_operation(op), ends.as_ref().and_then(of_grant)],
         Fact::Imported { whose, .. } => [Some(*whose), None],
         Fact::Refused { op, grant, .. } => [of_operation(op), grant.as_ref().and_then(of_grant)],
@@ -369,6 +373,7 @@ fn concerned(state: &State, place: Place, fact: &Fact) -> Vec<Whose> {
         | Fact::Ended { grant }
         | Fact::Revived { grant }
         | Fact::Activated { grant }
+        | Fact::Told { grant, .. }
         | Fact::Worked { grant, .. } => [of_grant(grant), None],
         Fact::Superseded { from, to, .. } => [of_grant(from), of_grant(to)],
         Fact::Identified { grant, to } => [of_grant(grant), Some(*to)],

@@ -33,6 +33,8 @@ fn of_account(journal: &Journal, view: &AccountView) -> Result<SeenAccount, Erro
     for grant in &mut account.grants {
         let id = GrantId(grant.lsn);
         grant.pair = now(journal.current_of(tag, id))?.map(|pair| tokens(&pair));
+        let beside = now(journal.beside_of(tag, id))?;
+        grant.beside = Some(beside.iter().map(|pair| tokens(pair).0).collect());
         grant.previous = now(journal.previous_of(tag, id))?.and_then(|pair| tokens(&pair).1);
     }
     account.with_pairs = true;
@@ -68,12 +70,16 @@ pub fn without_pairs(view: &AccountView) -> SeenAccount {
         imported: grant.imported,
         paused: grant.paused,
         refused: grant.refusal.as_ref().map(|refusal| refusal.class == RefusalClass::Dead),
+        told_ms: Some(grant.expires_at_ms).filter(|at_ms| *at_ms > 0),
+        besides: grant.beside.len(),
+        beside: None,
         pair: None,
         previous: None,
     });
     let operations = view.in_doubt.iter().map(|operation| SeenOperation {
         lsn: operation.op.0,
         asked: match operation.action {
+            Action::Refresh if operation.beside => Asked::Beside(0),
             Action::Refresh => Asked::Refresh,
             Action::Revoke => Asked::Revoke,
             Action::Introspect => Asked::Introspect,

@@ -106,6 +106,7 @@ impl Story {
             token_endpoint: Some("https://login.example/token"),
             instance_url: Some("https://golden.example"),
             fields: List(vec![("id", "\"https://login.example/id\"")]),
+            access_scopes: None,
         }
     }
 
@@ -157,6 +158,7 @@ impl Story {
             fence: Lsn(2),
             from: AccountTag::NONE,
             first: Fingerprint::NONE,
+            earlier_lapse_at_ms: 0,
         });
         self.seal(&clear, &self.pair())
     }

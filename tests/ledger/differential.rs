@@ -12,8 +12,8 @@ use std::time::Duration;
 use tokenwal::ledger::{Change, Ledger};
 use tokenwal::{
     AccountRef, AccountTag, AccountView, Begin, Cap, CapCounts, Cause, Confidence, Error,
-    Fingerprint, Generation, GrantId, Import, IssuedPair, Lsn, NotSent, OpId, Outcome,
-    RefusalClass, ResolvedHow, Secret, SettleError, Settled, Ticket, TokenResponse,
+    ExpirySource, Fingerprint, Generation, GrantId, Import, IssuedPair, Lsn, NotSent, OpId,
+    Outcome, RefusalClass, ResolvedHow, Secret, SettleError, Settled, Ticket, TokenResponse,
 };
 
 const USERS: [&str; 3] = ["u", "v", "w"];
@@ -23,6 +23,7 @@ const USERS: [&str; 3] = ["u", "v", "w"];
 enum Call {
     Exchange { user: Option<u8>, under: Option<u8>, code: Option<u8>, limit: Option<u8> },
     Refresh { grant: u8, resending: Option<u8>, holder: Option<u8> },
+    Beside { grant: u8, resending: Option<u8>, scopes: u8 },
     Revoke { grant: u8 },
     Introspect { grant: u8 },
     Mint { user: u8 },
@@ -34,6 +35,7 @@ enum Call {
     Release { grant: u8, holder: u8 },
     Supersede { from: u8, to: u8, holder: u8, scopes: bool },
     Worked { grant: u8, generation: u8 },
+    Told { grant: u8, generation: u8, days: u8 },
     End { grant: u8, cause: u8 },
     Revive { grant: u8 },
     Activate { grant: u8 },
@@ -58,6 +60,9 @@ fn call() -> impl Strategy<Value = Call> {
         6 => (n(), rarely(), maybe()).prop_map(
             |(grant, resending, holder)| Call::Refresh { grant, resending, holder }
         ),
+        5 => (n(), rarely(), 0_u8..12).prop_map(
+            |(grant, resending, scopes)| Call::Beside { grant, resending, scopes }
+        ),
         2 => n().prop_map(|grant| Call::Revoke { grant }),
         1 => n().prop_map(|grant| Call::Introspect { grant }),
         2 => (0_u8..3).prop_map(|user| Call::Mint { user }),
@@ -81,6 +86,9 @@ fn call() -> impl Strategy<Value = Call> {
             |(from, to, holder, scopes)| Call::Supersede { from, to, holder, scopes }
         ),
         2 => (n(), 0_u8..3).prop_map(|(grant, generation)| Call::Worked { grant, generation }),
+        3 => (n(), 0_u8..4, 0_u8..40).prop_map(
+            |(grant, generation, days)| Call::Told { grant, generation, days }
+        ),
         2 => (n(), 0_u8..3).prop_map(|(grant, cause)| Call::End { grant, cause }),
         1 => n().prop_map(|grant| Call::Revive { grant }),
         2 => n().prop_map(|grant| Call::Activate { grant }),
@@ -183,6 +191,20 @@ impl<H: Harness> Side<H> {
                 }
                 self.begin(begin).await
             }
+            Call::Beside { grant: id, resending, scopes } => {
+                // 0 is all that a grant may have, 1 a part of it.
+                let scopes = match scopes {
+                    0 => vec!["web".to_owned(), "api".to_owned()],
+                    1 => vec!["web".to_owned()],
+                    other => vec![format!("s{other}")],
+                };
+                let begin = Begin::refresh(self.home(grant(id)).await, grant(id)).beside(scopes);
+                let begin = match resending {
+                    Some(number) => begin.resending(op(number)),
+                    None => begin,
+                };
+                self.begin(begin).await
+            }
             Call::Revoke { grant: id } => {
                 self.begin(Begin::revoke(self.home(grant(id)).await, grant(id))).await
             }
@@ -260,6 +282,14 @@ impl<H: Harness> Side<H> {
             Call::Worked { grant: id, generation } => {
                 let generation = Generation(generation.into());
                 (grant(id), Change::Worked { grant: grant(id), generation })
+            }
+            Call::Told { grant: id, generation, days } => {
+                let generation = Generation(generation.into());
+                let expires_at_ms = match days {
+                    0 => 0,
+                    days => NOW_MS + u64::from(days) * 24 * 3_600_000,
+                };
+                (grant(id), Change::Told { grant: grant(id), generation, expires_at_ms })
             }
             Call::End { grant: id, cause } => {
                 let cause = [Cause::Unknown, Cause::Evicted, Cause::Operator][usize::from(cause)];
@@ -339,7 +369,7 @@ impl<H: Harness> Side<H> {
 
     fn pair(&self, pair: &IssuedPair) -> String {
         format!(
-            "{:?}.{} of {:?}: {:?} {:?} {:?} {:?} {:?} {:?}",
+            "{:?}.{} of {:?}: {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {}",
             self.grants.find(pair.grant()),
             pair.generation().0,
             self.accounts.find(pair.account()),
@@ -349,6 +379,9 @@ impl<H: Harness> Side<H> {
             pair.scopes(),
             pair.expires_at_ms(),
             pair.adopt_by_ms(),
+            pair.expiry_source(),
+            pair.is_narrowed().then(|| pair.access_scopes()),
+            pair.is_beside(),
         )
     }
 
@@ -406,6 +439,8 @@ impl<H: Harness> Side<H> {
             for grant in &view.grants {
                 let pair = ledger.pair(view.account_tag, grant.grant).await.unwrap();
                 lines.push(format!("{:?}", pair.map(|pair| self.pair(&pair))));
+                let beside = ledger.beside(view.account_tag, grant.grant).await.unwrap();
+                lines.extend(beside.iter().map(|pair| self.pair(pair)));
             }
             shown.insert(at, lines);
         }
@@ -431,10 +466,14 @@ impl<H: Harness> Side<H> {
                 .collect();
             holders.sort();
             let ends = grant.end.as_ref().map(|end| (end.cause, end.confidence, end.at_ms));
+            let beside = grant.beside.iter();
+            let beside: Vec<_> = beside
+                .map(|one| (&one.scopes, one.issued_at_ms, one.expires_at_ms, one.expiry))
+                .collect();
             let refusal = grant.refusal.as_ref().map(|no| (no.class, no.status, no.at_ms));
             lines.push(format!(
                 "grant {:?}.{} {:?} {holders:?} {:?} {:?} {} {} {:?} {} {} {}{}{}{}{} {ends:?} \
-                 {refusal:?}",
+                 {refusal:?} {:?} {} {beside:?}",
                 self.grants.find(grant.grant),
                 grant.generation.0,
                 grant.state,
@@ -450,11 +489,13 @@ impl<H: Harness> Side<H> {
                 u8::from(grant.imported),
                 u8::from(grant.fenced),
                 u8::from(grant.keeps_previous),
+                grant.lapses_at_ms,
+                grant.only_assumed,
             ));
         }
         for open in &view.in_doubt {
             lines.push(format!(
-                "operation {:?} {:?} {:?}.{} {:?} {} {} {}",
+                "operation {:?} {:?} {:?}.{} {:?} {} {} {} {}",
                 self.ops.find(open.op),
                 open.action,
                 self.grants.find(open.grant),
@@ -463,6 +504,7 @@ impl<H: Harness> Side<H> {
                 open.presented == Fingerprint::NONE,
                 open.since_ms,
                 open.deadline_ms,
+                open.beside,
             ));
         }
         lines
@@ -483,7 +525,14 @@ fn response(access: u8, refresh: u8, scopes: bool) -> TokenResponse {
         body["scope"] = "api web".into();
         body["expires_in"] = 60.into();
     }
-    TokenResponse::parse(body.to_string().into_bytes(), NOW_MS).unwrap()
+    let response = TokenResponse::parse(body.to_string().into_bytes(), NOW_MS).unwrap();
+    let until_ms = NOW_MS + u64::from(access) * 24 * 3_600_000;
+    match access {
+        // Some say nothing of when they expire, or only for a minute.
+        0..3 => response,
+        3 => response.with_expiry(until_ms, ExpirySource::Declared),
+        _ => response.with_expiry(until_ms, ExpirySource::Assumed),
+    }
 }
 
 fn outcome_of(number: u8) -> Outcome {

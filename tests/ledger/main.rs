@@ -78,6 +78,17 @@ macro_rules! rules {
             nothing_moves_from_under_a_call,
             only_what_is_over_is_forgotten,
         }
+        each! { $harness, beside:
+            a_token_beside_leaves_the_newest_pair_alone,
+            another_refresh_token_keeps_the_scopes_of_the_chain,
+            an_answer_beside_that_comes_too_late_is_kept_beside,
+            eight_tokens_are_kept_beside_a_grant,
+            nothing_is_beside_what_is_over,
+            only_a_refresh_is_asked_for_beside_and_with_scopes,
+            what_is_told_of_an_expiry_counts_for_that_pair,
+            tokens_have_lapsed_when_the_last_of_them_has,
+            only_what_is_assumed_of_every_token_is_an_assumption,
+        }
         each! { $harness, look:
             an_import_happens_once,
             an_import_is_paused_until_it_is_activated,

@@ -1,4 +1,4 @@
-"""The fold: what records add up to (journal-format.md, section 7.18).
+"""The fold: what records add up to (journal-format.md, section 7.19).
 
 Pure: no clock, no files. An account is what one user of one app holds; a record concerns the
 account that it names, and a few kinds another beside it.
@@ -7,6 +7,9 @@ account that it names, and a few kinds another beside it.
 from dataclasses import dataclass, field
 
 from layout import NONE
+
+BESIDES_MAX = 8
+UNKNOWN = (1 << 64) - 1
 
 
 @dataclass
@@ -21,10 +24,13 @@ class Grant:
     issued_at: int = 0
     expires_at: int = 0
     adopt_by: int = 0
+    earlier_lapse_at: int = 0
     issued: int = 0  # the newest pair
     previous: int = 0  # the pair with the refresh token before it, until the newest has worked
     worked: int = 0
     activated: int = 0  # the record that says that the newest pair is paused no longer
+    told: int = 0  # the record that last said when the newest pair's token expires
+    beside: list = field(default_factory=list)  # the records of the tokens beside the chain
     refusal: "Record | None" = None  # the last, if it is newer than the newest pair
     holders: dict = field(default_factory=dict)  # holder -> the record that says so
     gone: dict = field(default_factory=dict)  # likewise, of those who have let go
@@ -49,7 +55,33 @@ class Grant:
         end = [self.end.lsn] if self.end else []
         refusal = [self.refusal.lsn] if self.refusal else []
         held = [found.lsn for found in (*self.holders.values(), *self.gone.values())]
-        return [self.issued, self.previous, self.worked, self.activated, *end, *refusal, *held]
+        beside = [found.lsn for found in self.beside]
+        pair = [self.issued, self.previous, self.worked, self.activated, self.told]
+        return [*pair, *beside, *end, *refusal, *held]
+
+    def tokens(self):
+        """Says of the newest pair and of each token beside it what tells of its end ([F-71])."""
+        if not self.issued:
+            return []
+        beside = [(b["earlier_lapse_at"], b["expires_at"], b.flags) for b in self.beside]
+        return [(self.earlier_lapse_at, self.expires_at, self.flags), *beside]
+
+    def lapses_at(self):
+        """Says when all of its access tokens have lapsed, or None ([F-71])."""
+        times = []
+        for earlier, expires_at, flags in self.tokens():
+            if UNKNOWN in (earlier, expires_at) or not expires_at or is_assumed(flags):
+                return None
+            times += [earlier, expires_at]
+        return max(times, default=None)
+
+    def only_assumed(self):
+        """Says whether all that is known of their ends is assumed ([F-71])."""
+        return bool(self.issued) and all(
+            0 < expires_at < UNKNOWN and is_assumed(flags)
+            and (earlier == 0 or earlier == UNKNOWN and "earlier_assumed" in flags)
+            for earlier, expires_at, flags in self.tokens()
+        )
 
     def paused(self):
         """Says whether it is to be activated first ([F-69])."""
@@ -58,6 +90,10 @@ class Grant:
     def stale(self, claimed):
         """Says whether the store was taken over since it last proved itself ([F-70])."""
         return claimed > max(self.issued, self.worked)
+
+
+def is_assumed(flags):
+    return "expiry_assumed" in flags and "expiry_declared" not in flags
 
 
 @dataclass
@@ -78,6 +114,7 @@ class Operation:
     presented: str
     since: int
     deadline: int
+    beside: bool = False  # a token beside the grant's chain is asked for
     doubt: str = ""  # why it is in doubt; empty while there is no word of it
     doubted: int = 0  # the record that says so
 
@@ -127,7 +164,7 @@ class Account:
         self.provisional |= "provisional" in found.flags
         self.operations[found.lsn] = Operation(
             found.lsn, found["action"], found["grant"], found["generation"], found["holder"],
-            found["presented"], found.at, found["deadline"],
+            found["presented"], found.at, found["deadline"], "beside" in found.flags,
         )
 
     def _issued(self, found):
@@ -143,6 +180,10 @@ class Account:
         self.app = found["app"]
         self.provisional |= "provisional" in found.flags
         grant = self._grant(found["grant"] or found.lsn)
+        if "beside" in flags:
+            kept = [each for each in grant.beside if each["first"] != found["first"]]
+            grant.beside = [*kept, found][-BESIDES_MAX:]
+            return
         if found["generation"] <= grant.generation:
             return
         if grant.issued and grant.refresh not in (NONE, found["refresh"]):
@@ -154,8 +195,9 @@ class Account:
         grant.issued_at = found["issued_at"]
         grant.expires_at = found["expires_at"]
         grant.adopt_by = found["adopt_by"]
+        grant.earlier_lapse_at = found["earlier_lapse_at"]
         before, grant.issued = grant.issued, found.lsn
-        grant.worked = grant.activated = 0
+        grant.worked = grant.activated = grant.told = 0
         grant.refusal = None
         for holder in [h for h, since in grant.holders.items() if since.lsn == before]:
             del grant.holders[holder]
@@ -223,6 +265,13 @@ class Account:
         grant = self.grants.get(found["grant"])
         if grant and "paused" in grant.flags:
             grant.activated = found.lsn
+
+    def _told(self, found):
+        grant = self.grants.get(found["grant"])
+        if grant and grant.issued and grant.generation == found["generation"]:
+            grant.told = found.lsn
+            grant.expires_at = found["expires_at"]
+            grant.flags -= {"expiry_declared", "expiry_assumed"}
 
     def _grant(self, grant):
         return self.grants.setdefault(grant, Grant(grant))

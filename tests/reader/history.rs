@@ -38,6 +38,8 @@ pub(crate) struct Tally {
     imported: u64,
     known: u64,
     activated: u64,
+    beside: u64,
+    told: u64,
 }
 
 impl Tally {
@@ -58,6 +60,8 @@ impl Tally {
         self.imported += other.imported;
         self.known += other.known;
         self.activated += other.activated;
+        self.beside += other.beside;
+        self.told += other.told;
     }
 
     /// Fails unless every kind of event was there.
@@ -79,6 +83,8 @@ impl Tally {
             ("imports", self.imported, 10),
             ("imports of what was known", self.known, 2),
             ("paused grants activated", self.activated, 2),
+            ("tokens beside a chain", self.beside, 5),
+            ("ends that were told", self.told, 10),
         ];
         for (what, count, least) in counts {
             assert!(count >= least, "too few {what}: {count} of {least}");
@@ -283,6 +289,7 @@ impl History {
             let begin = match self.rng.below(8) {
                 0 => Begin::revoke(account, grant),
                 1 => Begin::introspect(account, grant),
+                2 | 3 => Begin::refresh(account, grant).beside([format!("s{}", self.rng.below(3))]),
                 _ => Begin::refresh(account, grant),
             };
             self.begin(begin);
@@ -314,7 +321,10 @@ impl History {
         let settling = self.journal().settle(ticket, outcome);
         let settled = self.run(vec![Box::pin(settling)]).pop().unwrap();
         match settled {
-            Ok(Settled::Issued(_) | Settled::DifferentUser(_)) => self.tally.issued += 1,
+            Ok(Settled::Issued(pair) | Settled::DifferentUser(pair)) => {
+                self.tally.issued += 1;
+                self.tally.beside += u64::from(pair.is_beside());
+            }
             Ok(Settled::InDoubt(_)) => self.tally.doubtful += 1,
             Ok(_) => {}
             Err(SettleError { error, .. }) => {
@@ -391,7 +401,7 @@ impl History {
         let holder = self.holder();
         let journal = self.journal().clone();
         let op = self.journal_operation();
-        Some(match self.rng.below(16) {
+        Some(match self.rng.below(18) {
             0..3 => Box::pin(async move { done(journal.adopt(account, grant, &holder).await) }),
             3..5 => {
                 Box::pin(
@@ -411,6 +421,11 @@ impl History {
             14 => {
                 self.tally.revived += u64::from(self.has_ended(account, grant));
                 Box::pin(async move { done(journal.revive(account, grant).await) })
+            }
+            15..17 => {
+                let at_ms = tokenwal::Clock::now_ms(&*self.clock) + 1 + self.rng.below(DAY_MS);
+                self.tally.told += 1;
+                Box::pin(async move { done(journal.told(account, grant, generation, at_ms).await) })
             }
             _ => {
                 let (account, op) = op?;

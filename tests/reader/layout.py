@@ -92,6 +92,7 @@ STRUCTURAL = {"opened", "sealed", "marker"}
 _ISSUED = (
     ("app", "16s"), ("holder", "16s"), ("access", "16s"), ("refresh", "16s"), ("issued_at", "Q"),
     ("expires_at", "Q"), ("adopt_by", "Q"), ("fence", "Q"), ("from", "16s"), ("first", "16s"),
+    ("earlier_lapse_at", "Q"),
 )
 
 KINDS = {
@@ -99,7 +100,7 @@ KINDS = {
         "intent", "intent", ("action", "B"), ("reserved", "7s"), ("app", "16s"),
         ("holder", "16s"), ("presented", "16s"), ("deadline", "Q"), ("expected", "Q"),
         ("owner", "16s"), ("lease", "Q"),
-        flags={0: "provisional"},
+        flags={0: "provisional", 9: "beside"},
         action=(None, "exchange", "refresh", "revoke", "mint", "introspect", "burn"),
     ),
     2: Kind(
@@ -107,6 +108,7 @@ KINDS = {
         flags={
             0: "provisional", 1: "refresh_token", 2: "inherited", 3: "orphan",
             4: "expiry_declared", 5: "expiry_assumed", 6: "paused", 7: "imported", 8: "held",
+            9: "beside", 10: "earlier_assumed",
         },
     ),
     3: Kind(
@@ -152,6 +154,7 @@ KINDS = {
     16: Kind("worked", "clear_prefix"),
     17: Kind("claimed", "claimed", ("host", "16s"), ("owner", "16s"), ("incarnation", "Q")),
     18: Kind("activated", "clear_prefix"),
+    19: Kind("told", "told", ("expires_at", "Q")),
     32: Kind(
         "opened", "opened", ("predecessor", "16s"), ("predecessor_end", "Q"),
         ("predecessor_lsn", "Q"), ("host", "16s"), ("owner", "16s"), ("incarnation", "Q"),

@@ -722,7 +722,7 @@ class Snapshots(Store):
 
 
 class Folding(Store):
-    """Section 7.18, sentence by sentence."""
+    """Section 7.19, sentence by sentence."""
 
     def fold(self, *records):
         self.write(self.first(list(records)))
@@ -749,7 +749,7 @@ class Folding(Store):
             alice["in_doubt"],
             [{
                 "op": 2, "account_tag": ALICE, "action": "exchange", "grant": 0, "generation": 0,
-                "presented": tag("code"), "doubt": None, "since_ms": 1_700_000_000_000,
+                "presented": tag("code"), "beside": False, "doubt": None, "since_ms": 1_700_000_000_000,
                 "deadline_ms": 5,
             }],
         )
@@ -877,6 +877,57 @@ class Folding(Store):
         again = issued(4, 0, grant=2, generation=2, flags=64)
         self.assertTrue(self.grant(paused, activated, again)["paused"])
         self.assertFalse(self.grant(self.imported(2), activated)["paused"])
+
+    def beside(self, lsn, asked, flags=512 | 16, **fields):
+        return issued(lsn, 0, grant=2, first=tag(asked), flags=flags, **fields)
+
+    def test_tokens_beside_the_chain_leave_the_newest_pair_alone(self):
+        pair = issued(3, 2, refresh=tag("one"), expires_at=50)
+        before = self.grant(intent(2), pair)
+        one = self.beside(4, "mail", expires_at=60)
+        after = self.grant(intent(2), pair, one)
+        shown = {"issued_at_ms": 0, "expires_at_ms": 60, "expiry": "declared", "lsn": 4}
+        changed = {"beside": [shown], "lapses_at_ms": 60}
+        self.assertEqual(after, {**before, **changed})
+        # The newest for what was asked, and so many in all.
+        again = self.grant(intent(2), pair, one, self.beside(5, "wave"), self.beside(6, "mail"))
+        self.assertEqual([b["lsn"] for b in again["beside"]], [5, 6])
+        many = [self.beside(lsn, str(lsn)) for lsn in range(4, 14)]
+        kept = self.grant(intent(2), pair, *many)["beside"]
+        self.assertEqual([b["lsn"] for b in kept], list(range(6, 14)))
+        newer = issued(5, 0, grant=2, generation=2)
+        self.assertEqual(len(self.grant(intent(2), pair, one, newer)["beside"]), 1)
+
+    def test_what_is_told_counts_for_its_pair(self):
+        pair = issued(3, 2, expires_at=50, flags=2 | 32)
+        self.assertEqual(self.grant(intent(2), pair)["expiry"], "assumed")
+        told = lambda generation: record(
+            "told", 4, account=ALICE, grant=2, generation=generation, expires_at=70)
+        shown = self.grant(intent(2), pair, told(1))
+        self.assertEqual((shown["expires_at_ms"], shown["expiry"]), (70, "introspected"))
+        self.assertEqual(self.grant(intent(2), pair, told(2))["expires_at_ms"], 50)
+        newer = issued(5, 0, grant=2, generation=2, expires_at=60, flags=16)
+        shown = self.grant(intent(2), pair, told(1), newer)
+        self.assertEqual((shown["expires_at_ms"], shown["expiry"]), (60, "declared"))
+
+    def test_when_all_tokens_have_lapsed_is_known_or_it_is_not(self):
+        unknown = (1 << 64) - 1
+
+        def lapse(flags, expires_at, earlier=0):
+            pair = issued(3, 2, flags=flags, expires_at=expires_at, earlier_lapse_at=earlier)
+            shown = self.grant(intent(2), pair)
+            return shown["lapses_at_ms"], shown["only_assumed"]
+
+        self.assertEqual(lapse(16, 50), (50, False))
+        self.assertEqual(lapse(0, 50), (50, False))
+        self.assertEqual(lapse(16, 50, earlier=80), (80, False))
+        self.assertEqual(lapse(16, 0), (None, False))
+        self.assertEqual(lapse(32, 50), (None, True))
+        self.assertEqual(lapse(32, 50, earlier=40), (None, False))
+        self.assertEqual(lapse(16, 50, earlier=unknown), (None, False))
+        self.assertEqual(lapse(32, 50, earlier=unknown), (None, False))
+        self.assertEqual(lapse(32 | 1024, 50, earlier=unknown), (None, True))
+        self.assertEqual(lapse(16 | 1024, 50, earlier=unknown), (None, False))
 
     def test_the_last_refusal_stays_until_there_is_a_newer_pair(self):
         made = [intent(2), issued(3, 2), intent(4, action=2, grant=2, generation=1)]

@@ -109,6 +109,7 @@ def account_json(account, claimed):
                 "grant": operation.grant,
                 "generation": operation.generation,
                 "presented": operation.presented,
+                "beside": operation.beside,
                 "doubt": word(operation.doubt) or None,
                 "since_ms": operation.since,
                 "deadline_ms": operation.deadline,
@@ -130,7 +131,18 @@ def grant_json(grant, claimed):
         "issued_lsn": grant.issued,
         "issued_at_ms": grant.issued_at,
         "expires_at_ms": grant.expires_at,
-        "expiry": expiry(grant),
+        "expiry": expiry(grant.expires_at, grant.flags),
+        "lapses_at_ms": grant.lapses_at(),
+        "only_assumed": grant.only_assumed(),
+        "beside": [
+            {
+                "issued_at_ms": found["issued_at"],
+                "expires_at_ms": found["expires_at"],
+                "expiry": expiry(found["expires_at"], found.flags),
+                "lsn": found.lsn,
+            }
+            for found in grant.beside
+        ],
         "adopt_by_ms": grant.adopt_by,
         "has_refresh_token": "refresh_token" in grant.flags,
         "refresh_fingerprint": grant.refresh,
@@ -161,12 +173,12 @@ def grant_json(grant, claimed):
     return shown
 
 
-def expiry(grant):
+def expiry(expires_at, flags):
     """Says how the time of expiry is known; with neither flag it was asked for."""
-    if not grant.expires_at:
+    if not expires_at:
         return None
     for flag, source in (("expiry_declared", "declared"), ("expiry_assumed", "assumed")):
-        if flag in grant.flags:
+        if flag in flags:
             return source
     return "introspected"
 

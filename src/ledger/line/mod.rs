@@ -68,7 +68,8 @@ impl<'a> Line<'a> {
         read::line(text, now_ms)
     }
 
-    /// Takes the newest pair of a grant of an account.
+    /// Takes the newest pair of a grant of an account. Where its access token has not the scopes of
+    /// the grant ([`IssuedPair::is_narrowed`]) the line has none: the refresh token brings another.
     pub fn of(account: &'a Account, pair: &'a IssuedPair, grant: &GrantView) -> Self {
         Self { account, pair, paused: grant.paused, holder: None, tokens: true }
     }
@@ -112,7 +113,8 @@ impl Serialize for Line<'_> {
             line.serialize_entry("holder", &Texts(&holder))?;
         }
         line.serialize_entry("scopes", pair.scopes())?;
-        let has_access_token = !pair.access_token().reveal().is_empty();
+        // One that has not what the line says is worth nothing to who reads it.
+        let has_access_token = !pair.access_token().reveal().is_empty() && !pair.is_narrowed();
         let tokens = [
             ("access_token", Some(pair.access_token()).filter(|_| has_access_token)),
             ("refresh_token", pair.refresh_token()),

@@ -53,6 +53,7 @@ impl MemoryLedger {
             grant: found.grant.unwrap_or_default(),
             generation: grant.map(|grant| grant.generation).unwrap_or_default(),
             presented: found.presented,
+            beside: begin.beside,
             names: Names {
                 app: subject.app.or(found.names.app),
                 user: subject.user.or(found.names.user),
@@ -240,6 +241,7 @@ fn note(
         holder: holder_tag.map(|holder_tag| HolderName { holder_tag, holder }),
         scopes: operation.names.scopes.clone(),
         presented: operation.presented,
+        beside: operation.beside,
         deadline_ms: operation.deadline_ms,
     };
     state.note(event);

@@ -77,6 +77,22 @@ impl Store {
                 }
                 (event.grant, event.generation, event.kind) = (id, generation, "worked");
             }
+            Change::Told { grant: id, generation, expires_at_ms } => {
+                if expires_at_ms == 0 {
+                    return Err(Error::Option {
+                        option: "expires_at_ms",
+                        problem: "0 says nothing",
+                    });
+                }
+                let grant = state.grant_mut(account, id)?;
+                if grant.generation != generation {
+                    let found = grant.newest.as_ref().map(|pair| pair.lsn).unwrap_or_default();
+                    return Err(Error::Conflict { account, expected: Lsn::NONE, found });
+                }
+                grant.told_ms = Some(expires_at_ms);
+                (event.grant, event.generation, event.kind) = (id, generation, "told");
+                event.details = EventDetails::Told { expires_at_ms };
+            }
             Change::End { grant: id, cause, confidence } => {
                 let grant = state.grant_mut(account, id)?;
                 // Of an end of which nothing is known more may be said later.

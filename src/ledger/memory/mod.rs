@@ -1,6 +1,7 @@
 //! A ledger in memory, for the tests of whoever builds on a broker.
 //!
-//! It shares no code with the journal but the words of the trait: `store` is what there is, `begin`,
+//! It shares no code with the journal but the words of the trait, and how ends of tokens add up:
+//! `store` is what there is, `begin`,
 //! `settle` and `change` are what may be done to it, each in one step under one lock; `view` is what
 //! comes out. So the journal and it check each other. Nothing survives the process.
 
@@ -206,6 +207,10 @@ impl Ledger for MemoryLedger {
 
     async fn pair(&self, account: AccountTag, grant: GrantId) -> Result<Option<IssuedPair>, Error> {
         Ok(lock(&self.store).pair(account, grant))
+    }
+
+    async fn beside(&self, account: AccountTag, grant: GrantId) -> Result<Vec<IssuedPair>, Error> {
+        Ok(lock(&self.store).beside(account, grant))
     }
 
     async fn account(&self, account: AccountTag) -> Result<Option<AccountView>, Error> {

@@ -2,6 +2,7 @@
 
 use super::MemoryLedger;
 use super::store::{Names, Pair, State, Tokens, event};
+use crate::engine::lapse::Lapse;
 use crate::ids::{AccountTag, Fingerprint, Generation, GrantId, Lsn, OpId};
 use crate::journal::{EventDetails, HolderName, IssuedPair};
 use crate::outcome::{ExpirySource, ResponseParts};
@@ -40,6 +41,9 @@ impl MemoryLedger {
             lsn,
             generation,
             names,
+            access_scopes: None,
+            asked: None,
+            earlier: Lapse::None,
             issued_at_ms: parts.issued_at_ms.unwrap_or(parts.received_at_ms),
             expires_at_ms,
             expiry: (expires_at_ms > 0).then_some(source),
@@ -50,7 +54,7 @@ impl MemoryLedger {
         }
     }
 
-    /// Writes down that a pair came.
+    /// Writes down that a pair came, the newest or one beside it.
     pub(super) fn note_pair(
         &self,
         state: &mut State,
@@ -60,7 +64,8 @@ impl MemoryLedger {
         inherited: bool,
     ) {
         let Some(grant) = state.grants.get(&whose.grant) else { return };
-        let Some(pair) = &grant.newest else { return };
+        let pairs = grant.beside.iter().chain(&grant.newest);
+        let Some(pair) = pairs.into_iter().find(|pair| pair.lsn == at.lsn) else { return };
         let holder = pair.names.holder.as_ref().map(|holder| HolderName {
             holder_tag: self.tagger.holder(holder),
             holder: Some(holder.clone()),
@@ -76,8 +81,9 @@ impl MemoryLedger {
             adopt_by_ms: pair.adopt_by_ms,
             refresh_fingerprint: pair.refresh,
             inherited,
-            fenced: grant.fenced,
-            paused: grant.paused,
+            fenced: whose.op.is_none() && kind == "issued",
+            paused: grant.paused && pair.asked.is_none(),
+            beside: pair.asked.is_some(),
         };
         state.note(event);
     }
@@ -123,11 +129,13 @@ impl Pair {
             issued_at_ms: self.issued_at_ms,
             expires_at_ms: self.expires_at_ms,
             expiry_source: self.expiry,
+            beside: self.asked.is_some(),
             adopt_by_ms: self.adopt_by_ms,
             app,
             user,
             holder,
             scopes,
+            access_scopes: self.access_scopes.clone(),
             access_token: copy(&tokens.access),
             refresh_token: tokens.refresh.as_ref().map(copy),
             id_token: tokens.id.as_ref().map(copy),
@@ -150,6 +158,9 @@ impl Pair {
                 holder: issued.holder.clone(),
                 scopes: issued.scopes.clone(),
             },
+            access_scopes: issued.access_scopes.clone(),
+            asked: None,
+            earlier: Lapse::None,
             issued_at_ms: issued.issued_at_ms,
             expires_at_ms: issued.expires_at_ms,
             expiry: issued.expiry_source,

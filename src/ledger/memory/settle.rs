@@ -3,7 +3,7 @@
 //! A pair is never dropped: what was fenced out, or is not known, becomes a grant of its own.
 
 use super::pair::{At, Whose};
-use super::store::{Names, Pair, State, Store, event};
+use super::store::{Grant, Names, Pair, State, Store, event};
 use super::{MemoryLedger, full};
 use crate::error::Error;
 use crate::format::value::{Action, Cause, Confidence, ResolvedHow};
@@ -14,6 +14,7 @@ use crate::outcome::{
     Doubt, NotSent, Outcome, Refusal, RefusalClass, ResponseParts, TokenResponse,
 };
 use crate::secret::Secret;
+use std::collections::BTreeSet;
 use std::sync::{Arc, MutexGuard};
 
 /// Where a pair goes.
@@ -21,6 +22,8 @@ struct Place {
     account: AccountTag,
     /// None makes a grant of its own.
     grant: Option<GrantId>,
+    /// What stands for the scopes that were asked for, where it goes beside the grant's pairs.
+    beside: Option<Fingerprint>,
     /// The generation before, from which what the answer leaves out is taken.
     before: Option<Arc<Pair>>,
     is_open: bool,
@@ -96,22 +99,39 @@ impl MemoryLedger {
         let grant = state.grants.entry(id).or_default();
         grant.id = id;
         let before = place.before.as_deref();
-        names.holder = match grant.holders.iter().find(|held| held.by_pair) {
+        let by_pair = grant.holders.iter().find(|held| held.by_pair && place.beside.is_none());
+        names.holder = match by_pair {
             Some(held) => Some(held.holder.clone()),
             None => ticket.holder.clone().or_else(|| before.and_then(|p| p.names.holder.clone())),
         };
         names.scopes = match (&parts.scopes, before) {
             (Some(scopes), _) => scopes.clone(),
+            (None, _) if ticket.beside => ticket.scopes.clone(),
             (None, Some(before)) => before.names.scopes.clone(),
             (None, None) => ticket.scopes.clone(),
         };
-        let generation = Generation(grant.generation.0.saturating_add(1));
-        let pair = self.pair_of(at.lsn, generation, names, parts, before);
+        let is_rotated = ticket.beside && place.beside.is_none();
+        let access_scopes =
+            if is_rotated { keep_chain_scopes(ticket, grant, &mut names) } else { None };
+        let next = u32::from(place.beside.is_none());
+        let generation = Generation(grant.generation.0.saturating_add(next));
+        let mut pair = self.pair_of(at.lsn, generation, names, parts, before);
+        (pair.asked, pair.access_scopes) = (place.beside, access_scopes);
+        pair.earlier = grant.lapse();
+        if place.beside.is_some() {
+            (pair.refresh, pair.tokens.refresh) = (Fingerprint::NONE, None);
+        }
         let issued = Box::new(pair.to_issued(account, id));
         let inherited = parts.refresh_token.is_none() && !pair.refresh.is_none();
-        grant.take(pair, at.now_ms);
-        grant.fenced = !is_open && place.grant.is_none();
-        let op = if grant.fenced { OpId::NONE } else { ticket.op };
+        let fenced = !is_open && (place.grant.is_none() || place.beside.is_some());
+        match place.beside {
+            Some(_) => grant.take_beside(pair),
+            None => {
+                grant.take(pair, at.now_ms);
+                grant.fenced = fenced;
+            }
+        }
+        let op = if fenced { OpId::NONE } else { ticket.op };
         self.note_pair(state, at, Whose { account, grant: id, op }, "issued", inherited);
         match different_user {
             true => Settled::DifferentUser(issued),
@@ -134,6 +154,11 @@ impl MemoryLedger {
         let nothing = State::default();
         let state = store.accounts.get(&account).unwrap_or(&nothing);
         let print = |token: &Secret| self.tagger.fingerprint(token.reveal());
+        if let Some(grant) = self.place_beside(state, ticket, parts) {
+            let beside = Some(self.tagger.scopes(&ticket.scopes));
+            let before = grant.newest.clone();
+            return Place { account, grant: Some(grant.id), beside, before, is_open };
+        }
         let own = state.known(account, ticket.grant).ok().filter(|_| is_open);
         let by_refresh =
             |token: Fingerprint| state.find(|grant| !token.is_none() && grant.refresh() == token);
@@ -154,8 +179,36 @@ impl MemoryLedger {
             Some((grant, inherits)) => grant.newest.clone().filter(|_| inherits),
             None => ticket.current.as_ref().map(|pair| Arc::new(Pair::again(pair))),
         };
-        Place { account, grant: found.map(|(grant, _)| grant.id), before, is_open }
+        let grant = found.map(|(grant, _)| grant.id);
+        Place { account, grant, beside: None, before, is_open }
     }
+
+    /// Finds the grant beside whose pairs an answer goes: it was asked for so, and rotated nothing.
+    fn place_beside<'s>(
+        &self,
+        state: &'s State,
+        ticket: &Ticket,
+        parts: &ResponseParts,
+    ) -> Option<&'s Grant> {
+        let grant = state.known(ticket.account, ticket.grant).ok().filter(|_| ticket.beside)?;
+        let presented = ticket.current.as_ref().and_then(|pair| pair.refresh_token());
+        let is_known = |token: &Secret| {
+            presented.is_some_and(|presented| presented.reveal() == token.reveal())
+                || grant.refresh() == self.tagger.fingerprint(token.reveal())
+        };
+        parts.refresh_token.as_ref().is_none_or(is_known).then_some(grant)
+    }
+}
+
+/// Leaves a grant the scopes that it has where its next pair answers a request for others; returns
+/// those of the access token, if they are others.
+fn keep_chain_scopes(ticket: &Ticket, grant: &Grant, names: &mut Names) -> Option<Vec<String>> {
+    let newest = grant.newest.as_ref().map(|pair| &pair.names.scopes);
+    let chain = newest.or(ticket.current.as_ref().map(|pair| &pair.scopes))?.clone();
+    let said = std::mem::replace(&mut names.scopes, chain);
+    let own = if said.is_empty() { ticket.scopes.clone() } else { said };
+    let set = |scopes: &[String]| scopes.iter().cloned().collect::<BTreeSet<_>>();
+    (set(&own) != set(&names.scopes)).then_some(own)
 }
 
 impl Store {

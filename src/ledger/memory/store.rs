@@ -2,6 +2,7 @@
 //!
 //! Plain structures behind the ledger's one lock. Every change is given the next LSN.
 
+use crate::engine::lapse::Lapse;
 use crate::error::Error;
 use crate::format::value::{Action, DoubtReason};
 use crate::ids::{
@@ -18,6 +19,9 @@ use std::sync::Arc;
 
 /// How many ended grants an account keeps when it is pruned.
 const ENDED_MAX: usize = 8;
+
+/// How many tokens beside its newest pair a grant keeps.
+const BESIDE_MAX: usize = 8;
 
 /// How long an ended grant keeps its tokens, in milliseconds.
 const ENDED_TOKENS_MS: u64 = 30 * 24 * 3600 * 1000;
@@ -63,6 +67,10 @@ pub(super) struct Grant {
     pub(super) newest: Option<Arc<Pair>>,
     /// The pair with the refresh token before, until the newest has worked.
     pub(super) previous: Option<Arc<Pair>>,
+    /// Tokens beside the newest pair, in the order in which they came.
+    pub(super) beside: Vec<Arc<Pair>>,
+    /// When the newest access token expires, as the provider said later.
+    pub(super) told_ms: Option<u64>,
     /// The token that it began with, where the newest pair is not its first.
     pub(super) first: Fingerprint,
     pub(super) worked: bool,
@@ -93,11 +101,17 @@ pub(super) struct Names {
     pub(super) scopes: Vec<String>,
 }
 
-/// One generation of a grant.
+/// One generation of a grant, or an access token beside them.
 pub(super) struct Pair {
     pub(super) lsn: Lsn,
     pub(super) generation: Generation,
     pub(super) names: Names,
+    /// The scopes of the access token alone, where they are others than the chain's.
+    pub(super) access_scopes: Option<Vec<String>>,
+    /// What stands for the scopes that were asked for, of a token beside the chain.
+    pub(super) asked: Option<Fingerprint>,
+    /// When the access tokens of the grant before this one have lapsed.
+    pub(super) earlier: Lapse,
     pub(super) issued_at_ms: u64,
     pub(super) expires_at_ms: u64,
     pub(super) expiry: Option<ExpirySource>,
@@ -125,6 +139,8 @@ pub(super) struct Operation {
     pub(super) grant: GrantId,
     pub(super) generation: Generation,
     pub(super) presented: Fingerprint,
+    /// A token beside the grant's chain is asked for.
+    pub(super) beside: bool,
     pub(super) names: Names,
     pub(super) doubt: Option<DoubtReason>,
     pub(super) since_ms: u64,
@@ -178,6 +194,13 @@ impl Store {
 
     pub(super) fn pair(&self, account: AccountTag, grant: GrantId) -> Option<IssuedPair> {
         self.accounts.get(&account)?.grants.get(&grant)?.current(account)
+    }
+
+    pub(super) fn beside(&self, account: AccountTag, id: GrantId) -> Vec<IssuedPair> {
+        let state = self.accounts.get(&account);
+        let grant = state.and_then(|state| state.live(account, id).ok());
+        let newest_first = grant.into_iter().flat_map(|grant| grant.beside.iter().rev());
+        newest_first.map(|pair| pair.to_issued(account, id)).collect()
     }
 
     pub(super) fn pending(&self) -> Vec<AccountTag> {
@@ -240,6 +263,9 @@ impl State {
 
     fn prune(&mut self, now_ms: u64) {
         self.grants.values_mut().for_each(|grant| grant.prune(now_ms));
+        // Nothing is left that says so.
+        let has_pair = self.grants.values().any(|grant| grant.newest.is_some());
+        self.provisional &= has_pair || !self.operations.is_empty();
         let ended = self.grants.values().filter(|grant| grant.end.is_some()).count();
         let mut surplus = ended.saturating_sub(ENDED_MAX);
         self.grants.retain(|_, grant| {
@@ -267,11 +293,39 @@ impl Grant {
     pub(super) fn knows(&self, token: Fingerprint) -> bool {
         let previous = self.previous.as_ref().map(|pair| pair.refresh).unwrap_or_default();
         let known = [self.refresh(), self.access(), self.first, previous];
-        self.newest.is_some() && !token.is_none() && known.contains(&token)
+        let is_beside = || self.beside.iter().any(|pair| pair.access == token);
+        self.newest.is_some() && !token.is_none() && (known.contains(&token) || is_beside())
     }
 
     pub(super) fn current(&self, account: AccountTag) -> Option<IssuedPair> {
-        self.newest.as_ref().map(|pair| pair.to_issued(account, self.id))
+        let (expires_at_ms, expiry_source) = self.expiry();
+        let pair = self.newest.as_ref().map(|pair| pair.to_issued(account, self.id));
+        pair.map(|pair| IssuedPair { expires_at_ms, expiry_source, ..pair })
+    }
+
+    /// Says when the newest access token expires, and how that is known.
+    pub(super) fn expiry(&self) -> (u64, Option<ExpirySource>) {
+        match (self.told_ms, &self.newest) {
+            (Some(at_ms), _) => (at_ms, Some(ExpirySource::Introspected)),
+            (None, Some(pair)) => (pair.expires_at_ms, pair.expiry),
+            (None, None) => (0, None),
+        }
+    }
+
+    /// Says when all access tokens so far have lapsed.
+    pub(super) fn lapse(&self) -> Lapse {
+        let Some(newest) = &self.newest else { return Lapse::None };
+        let (at_ms, source) = self.expiry();
+        let newest = newest.earlier.and(lapse_of(at_ms, source));
+        self.beside.iter().fold(newest, |lapse, pair| lapse.and(pair.lapse()))
+    }
+
+    /// Takes a token beside the newest pair: the newest for what was asked for, and a few in all.
+    pub(super) fn take_beside(&mut self, pair: Pair) {
+        self.beside.retain(|other| other.asked != pair.asked);
+        self.beside.push(Arc::new(pair));
+        let surplus = self.beside.len().saturating_sub(BESIDE_MAX);
+        self.beside.drain(..surplus);
     }
 
     /// Takes the next generation.
@@ -288,7 +342,7 @@ impl Grant {
             held.scopes.clone_from(&pair.names.scopes);
         }
         self.generation = pair.generation;
-        (self.worked, self.fenced, self.refusal) = (false, false, None);
+        (self.worked, self.fenced, self.refusal, self.told_ms) = (false, false, None, None);
         self.newest = Some(Arc::new(pair));
     }
 
@@ -305,6 +359,13 @@ impl Grant {
 
     /// Drops the tokens, and all but the end, of what ended long ago.
     fn prune(&mut self, now_ms: u64) {
+        let newest = self.newest.as_ref().map(|pair| pair.lsn).unwrap_or_default();
+        // What one says of those before it must be over, or be said by the newest pair.
+        self.beside.retain(|pair| {
+            let has_lapsed = pair.expires_at_ms > 0 && pair.expires_at_ms <= now_ms;
+            let is_over = pair.lapse().at_ms().is_some_and(|at_ms| at_ms <= now_ms);
+            !has_lapsed || !(is_over || pair.lsn < newest)
+        });
         let Some(end) = self.end.take() else { return };
         if now_ms.saturating_sub(end.at_ms) > ENDED_TOKENS_MS {
             let refusal = self.refusal.take().filter(|refusal| refusal.lsn == end.lsn);
@@ -312,6 +373,16 @@ impl Grant {
         }
         self.end = Some(end);
     }
+}
+
+impl Pair {
+    fn lapse(&self) -> Lapse {
+        self.earlier.and(lapse_of(self.expires_at_ms, self.expiry))
+    }
+}
+
+fn lapse_of(at_ms: u64, source: Option<ExpirySource>) -> Lapse {
+    Lapse::of_token(at_ms, source == Some(ExpirySource::Assumed))
 }
 
 impl Operation {
@@ -328,6 +399,7 @@ impl Operation {
             user,
             holder,
             scopes,
+            beside: self.beside,
             current: state.grants.get(&self.grant).and_then(|grant| grant.current(account)),
             promise: Promise::none(),
         }

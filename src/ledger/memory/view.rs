@@ -1,9 +1,10 @@
 //! What comes out: accounts as they are seen, and their past.
 
-use super::store::{Grant, Names, Operation, State, Store};
+use super::store::{Grant, Names, Operation, Pair, State, Store};
+use crate::engine::lapse::Lapse;
 use crate::ids::{AccountTag, Lsn};
 use crate::journal::{
-    AccountView, GrantState, GrantView, History, HolderName, HolderView, OperationView,
+    AccountView, BesideView, GrantState, GrantView, History, HolderName, HolderView, OperationView,
 };
 use crate::seal::Tagger;
 use std::collections::VecDeque;
@@ -58,6 +59,8 @@ impl Grant {
             since_ms: held.since_ms,
             lsn: held.lsn,
         });
+        let (expires_at_ms, expiry) = self.expiry();
+        let lapse = self.lapse();
         GrantView {
             grant: self.id,
             generation: self.generation,
@@ -67,8 +70,11 @@ impl Grant {
             scopes: pair.map(|pair| pair.names.scopes.clone()).unwrap_or_default(),
             issued_lsn: pair.map(|pair| pair.lsn).unwrap_or_default(),
             issued_at_ms: pair.map(|pair| pair.issued_at_ms).unwrap_or_default(),
-            expires_at_ms: pair.map(|pair| pair.expires_at_ms).unwrap_or_default(),
-            expiry: pair.and_then(|pair| pair.expiry),
+            expires_at_ms,
+            expiry,
+            lapses_at_ms: lapse.at_ms(),
+            only_assumed: lapse == Lapse::Assumed,
+            beside: self.beside.iter().map(|pair| pair.to_beside()).collect(),
             adopt_by_ms: pair.map(|pair| pair.adopt_by_ms).unwrap_or_default(),
             has_refresh_token: !self.refresh().is_none(),
             refresh_fingerprint: self.refresh(),
@@ -96,6 +102,18 @@ impl Grant {
     }
 }
 
+impl Pair {
+    fn to_beside(&self) -> BesideView {
+        BesideView {
+            scopes: self.names.scopes.clone(),
+            issued_at_ms: self.issued_at_ms,
+            expires_at_ms: self.expires_at_ms,
+            expiry: self.expiry,
+            lsn: self.lsn,
+        }
+    }
+}
+
 impl Operation {
     fn view(&self, account_tag: AccountTag) -> OperationView {
         OperationView {
@@ -105,6 +123,7 @@ impl Operation {
             grant: self.grant,
             generation: self.generation,
             presented: self.presented,
+            beside: self.beside,
             doubt: self.doubt,
             since_ms: self.since_ms,
             deadline_ms: self.deadline_ms,
