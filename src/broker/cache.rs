@@ -5,6 +5,7 @@
 
 use super::app::Desk;
 use super::error::BrokerError;
+use super::rules::gives;
 use crate::ids::{AccountTag, Generation, GrantId, HolderTag};
 use crate::journal::{AccountView, GrantView, IssuedPair};
 use crate::sync::lock;
@@ -70,6 +71,12 @@ impl ReadyGrant {
 
     pub(super) fn grant(&self) -> GrantId {
         self.pair.grant()
+    }
+
+    /// Says whether the access token is for who wants these scopes, or, where none are named, all
+    /// that the grant has.
+    pub(super) fn gives(&self, wanted: &[&str]) -> bool {
+        gives(self.pair.scopes(), self.pair.access_scopes.as_deref(), wanted)
     }
 
     /// Says whether the access token can be used until `until_ms`, as far as is known.

@@ -4,7 +4,7 @@
 use super::cache::{Ready, ReadyGrant};
 use super::error::BrokerError;
 use super::event::Event;
-use super::rules::covers;
+use super::rules::{covers, gives};
 use super::{Broker, Inner};
 use crate::error::Error;
 use crate::format::value::Action;
@@ -73,7 +73,8 @@ impl<L: Ledger> Broker<L> {
     /// being revoked or has ended, the user has to approve once more.
     ///
     /// # Errors
-    /// What keeps it from being looked up.
+    /// What keeps it from being looked up; as [`Broker::access_token`] where the newest access token
+    /// of the grant has other scopes ([`IssuedPair::access_scopes`]), so that it has to be refreshed.
     pub async fn reuse(
         &self,
         account: impl Into<AccountRef>,
@@ -83,14 +84,17 @@ impl<L: Ledger> Broker<L> {
         let account = self.0.ledger.tag_of(&account.into());
         match self.0.ready(account).await {
             Err(BrokerError::UnknownAccount { .. }) => Ok(None),
-            ready => Ok(self.0.reusable(&*ready?, holder, scopes, |_| true)),
+            ready => match self.0.reusable(&*ready?, holder, scopes, |_| true) {
+                Some(pair) => self.0.giving(pair, scopes).await.map(Some),
+                None => Ok(None),
+            },
         }
     }
 
     /// As [`Broker::reuse`], where the user is not known: looks through what waits for a holder.
     ///
     /// # Errors
-    /// What keeps it from being looked up.
+    /// As [`Broker::reuse`].
     pub async fn reuse_any(
         &self,
         app: &App,
@@ -107,7 +111,7 @@ impl<L: Ledger> Broker<L> {
                 view.issued_for.as_ref().is_some_and(|held| held.holder_tag == own)
             };
             if let Some(pair) = self.0.reusable(&ready, holder, scopes, for_holder) {
-                return Ok(Some(pair));
+                return self.0.giving(pair, scopes).await.map(Some);
             }
         }
         Ok(None)
@@ -190,6 +194,18 @@ impl<L: Ledger> Inner<L> {
         let held = |grant: &ReadyGrant| grant.holders.contains(&own);
         let found = ready.grants.iter().filter(fits);
         found.max_by_key(|grant| held(grant)).map(|grant| Arc::clone(&grant.pair))
+    }
+
+    /// Returns the pair, or the next one where its access token has not these scopes of its grant.
+    async fn giving(
+        &self,
+        pair: Arc<IssuedPair>,
+        scopes: &[&str],
+    ) -> Result<Arc<IssuedPair>, BrokerError> {
+        match gives(pair.scopes(), pair.access_scopes.as_deref(), scopes) {
+            true => Ok(pair),
+            false => self.refreshed(pair.account(), pair.grant()).await,
+        }
     }
 
     /// Revokes a grant that nobody holds any longer; says whether it did. Where others would die of it

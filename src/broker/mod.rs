@@ -44,6 +44,7 @@
 
 mod ahead;
 mod app;
+mod beside;
 mod cache;
 mod call;
 mod connect;
@@ -59,6 +60,7 @@ mod guard;
 mod health;
 mod holders;
 mod import;
+mod introspect;
 mod judge;
 mod metrics;
 mod reconcile;
@@ -136,6 +138,8 @@ enum Key {
 enum Landed {
     Pair(Arc<IssuedPair>),
     Connected(Box<Connected>),
+    /// Of a call for a token beside a grant's chain: those who wait for another hear nothing by it.
+    Beside(Box<Result<Arc<IssuedPair>, BrokerError>>),
     Nothing,
 }
 

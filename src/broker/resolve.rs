@@ -13,10 +13,9 @@ use crate::format::value::{Action, RefusalClass, ResolvedHow};
 use crate::ids::{Account, AccountTag, GrantId, OpId};
 use crate::journal::{AccountRef, AccountView, Begin, GrantView, OperationView, Settled};
 use crate::ledger::{Change, Ledger};
-use crate::outcome::{NotSent, Outcome};
 use crate::secret::Secret;
 use crate::sync::lock;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -326,6 +325,7 @@ impl<L: Ledger> Inner<L> {
         open: &OperationView,
     ) -> Result<(), BrokerError> {
         let sent = match open.action {
+            Action::Refresh if open.beside => self.resend_beside(account, open).await,
             Action::Refresh => self.refresh_now(account, open.grant, Some(open.op)).await.map(drop),
             Action::Mint => {
                 let view = self.view(account).await?;
@@ -409,20 +409,8 @@ impl<L: Ledger> Inner<L> {
         account: AccountTag,
         open: &OperationView,
     ) -> Result<Probed, BrokerError> {
-        let said = Arc::new(Mutex::new(None));
-        let hear = Arc::clone(&said);
-        let begin = Begin::introspect(account, open.grant);
-        self.call(desk, Action::Introspect, begin, move |upstream, pair| match pair {
-            Some(pair) => Box::pin(async move {
-                let (introspection, outcome) = upstream.introspect(pair, Which::Refresh).await;
-                *lock(&hear) = introspection.map(|about| about.active);
-                outcome
-            }),
-            None => Box::pin(std::future::ready(Outcome::NotSent(NotSent::GivenUp))),
-        })
-        .await?;
-        let said = *lock(&said);
-        Ok(match said {
+        let (said, _) = self.ask(desk, account, open.grant, Which::Refresh).await?;
+        Ok(match said.map(|about| about.active) {
             Some(true) => Probed::Active,
             Some(false) => Probed::Inactive,
             None => Probed::Unknown,

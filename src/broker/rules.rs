@@ -2,7 +2,6 @@
 //! without asking, who dies at the cap. Pure.
 
 use crate::journal::{AccountView, GrantState, GrantView};
-use crate::outcome::ExpirySource;
 use crate::profile::{Profile, RevokeGranularity};
 use serde::Serialize;
 
@@ -11,6 +10,18 @@ use serde::Serialize;
 pub(super) fn covers(granted: &[String], needed: &[impl AsRef<str>]) -> bool {
     granted.is_empty()
         || needed.iter().all(|scope| granted.iter().any(|known| known == scope.as_ref()))
+}
+
+/// Says whether an access token is for who wants these scopes, or where none are named, all that its
+/// chain has; `own` are those that it has instead of the chain's, if they are others.
+pub(super) fn gives(chain: &[String], own: Option<&[String]>, wanted: &[impl AsRef<str>]) -> bool {
+    covers(chain, wanted)
+        && match own {
+            None => true,
+            Some([]) => false,
+            Some(own) if wanted.is_empty() => !chain.is_empty() && covers(own, chain),
+            Some(own) => covers(own, wanted),
+        }
 }
 
 /// Why a grant is not revoked without somebody asking for it.
@@ -82,16 +93,22 @@ pub(super) fn keeps(
     rules.into_iter().find(|(_, holds)| *holds).map(|(keeps, _)| keeps)
 }
 
-/// Says whether the newest access token is over for sure. An assumed lifetime proves nothing, so as
-/// much again is waited for.
+/// Says whether every access token of the grant is over for sure, those of earlier pairs and those
+/// beside its chain as well. An assumed lifetime proves nothing; where all that is known of any of
+/// them is assumed, as much again is waited for.
 fn has_lapsed(grant: &GrantView, now_ms: u64) -> bool {
-    match (grant.expires_at_ms, grant.expiry) {
-        (0, _) => false,
-        (at_ms, Some(ExpirySource::Assumed)) => {
-            let lifetime_ms = at_ms.saturating_sub(grant.issued_at_ms);
-            now_ms >= at_ms.saturating_add(lifetime_ms)
+    let as_long_again = |issued_at_ms: u64, expires_at_ms: u64| {
+        expires_at_ms.saturating_add(expires_at_ms.saturating_sub(issued_at_ms))
+    };
+    match grant.lapses_at_ms {
+        Some(at_ms) => now_ms >= at_ms,
+        None if grant.only_assumed => {
+            let newest_ms = as_long_again(grant.issued_at_ms, grant.expires_at_ms);
+            let beside = grant.beside.iter();
+            let beside_ms = beside.map(|one| as_long_again(one.issued_at_ms, one.expires_at_ms));
+            now_ms >= beside_ms.fold(newest_ms, u64::max)
         }
-        (at_ms, _) => now_ms >= at_ms,
+        None => false,
     }
 }
 
@@ -126,6 +143,7 @@ mod tests {
     use super::*;
     use crate::format::value::Action;
     use crate::ids::{Fingerprint, GrantId};
+    use crate::outcome::ExpirySource;
 
     const PAIR: &str = "[revoke]\nvalue = \"pair\"";
 
@@ -240,6 +258,23 @@ mod tests {
         assert!(!covers(&granted, &["ap"]), "a part of a name is another name");
         assert!(!covers(&granted, &["API"]), "scopes have their case");
         assert!(covers(&[], &["api"]), "what was asked for was granted (RFC 6749, section 5.1)");
+    }
+
+    #[test]
+    fn a_narrower_token_is_for_nobody_who_wants_more() {
+        let (chain, own) = (texts(&["api", "mail"]), texts(&["mail"]));
+        let all: &[&str] = &[];
+        let whole = |wanted: &[&str]| gives(&chain, None, wanted);
+        assert!(whole(all) && whole(&["api"]) && whole(&["mail", "api"]) && !whole(&["full"]));
+        let narrow = |wanted: &[&str]| gives(&chain, Some(&own), wanted);
+        assert!(narrow(&["mail"]));
+        assert!(!narrow(&["api"]) && !narrow(&["mail", "api"]) && !narrow(all));
+        assert!(gives(&chain, Some(&chain), all), "it has all that the chain has");
+        // Nobody knows what all of the chain is, or what the token has.
+        assert!(!gives(&[], Some(&own), all));
+        assert!(!gives(&chain, Some(&[]), &["mail"]));
+        // Of another resource the chain's own is asked for as such.
+        assert!(!gives(&chain, Some(&texts(&["wave"])), &["wave"]));
     }
 
     #[test]

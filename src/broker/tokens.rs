@@ -14,7 +14,7 @@ use crate::journal::{AccountRef, Begin, IssuedPair, Settled};
 use crate::ledger::{Change, Ledger};
 use crate::outcome::{ExpirySource, NotSent, Outcome, RefusalClass};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 impl<L: Ledger> Broker<L> {
@@ -118,20 +118,32 @@ impl<L: Ledger> Broker<L> {
     /// As [`Broker::access_token`].
     pub async fn rejected(&self, pair: &IssuedPair) -> Result<Arc<IssuedPair>, BrokerError> {
         let account = pair.account();
+        if pair.is_beside() {
+            return self.0.rejected_beside(pair).await;
+        }
         let ready = self.0.ready(account).await?;
         let current = ready.grants.iter().find(|grant| grant.grant() == pair.grant());
         let current = current.ok_or(BrokerError::NeedsAuthorization { account })?;
-        if current.pair.generation() != pair.generation() {
+        let wanted: Vec<&str> = match pair.is_narrowed() {
+            true => pair.access_scopes().iter().map(String::as_str).collect(),
+            false => Vec::new(),
+        };
+        if current.pair.generation() == pair.generation() {
+            self.0.shelf.reject(current);
+        } else if current.gives(&wanted) {
             self.0.use_it(&ready, current, self.0.ledger.now_ms(), How::Current);
             return Ok(Arc::clone(&current.pair));
         }
-        self.0.shelf.reject(current);
-        self.0.refreshed(account, pair.grant()).await
+        match pair.is_narrowed() {
+            true => self.0.refreshed_beside(account, pair.grant(), owned(&wanted)).await,
+            false => self.0.refreshed(account, pair.grant()).await,
+        }
     }
 
     /// Says that a resource took this pair's access token. The first time for a generation it is
     /// recorded: the refresh token before it is kept no longer then, and holders of older grants of
-    /// the same tenant whose scopes this one covers move to it.
+    /// the same tenant whose scopes this one covers move to it. One whose access token has not all
+    /// of the grant's scopes proves nothing of the others: nobody moves to it.
     ///
     /// # Errors
     /// Those of every write.
@@ -141,6 +153,10 @@ impl<L: Ledger> Broker<L> {
     pub async fn worked(&self, pair: &IssuedPair) -> Result<(), BrokerError> {
         let inner = &self.0;
         let account = pair.account();
+        // It says nothing of the refresh token that the newest pair came with.
+        if pair.is_beside() {
+            return Ok(());
+        }
         let ready = inner.ready(account).await?;
         let current = ready.grants.iter().find(|grant| grant.grant() == pair.grant());
         let is_current = |grant: &&ReadyGrant| grant.pair.generation() == pair.generation();
@@ -154,7 +170,10 @@ impl<L: Ledger> Broker<L> {
             current.worked.store(false, Ordering::Relaxed);
         }
         noted?;
-        inner.supersede(account, grant).await
+        match current.gives(&[]) {
+            true => inner.supersede(account, grant).await,
+            false => Ok(()),
+        }
     }
 }
 
@@ -199,7 +218,10 @@ impl<L: Ledger> Inner<L> {
                 && holder.is_none_or(|holder| shared || self.is_for(grant, holder))
         };
         let candidates = || ready.grants.iter().filter(fits);
-        if let Some(grant) = candidates().find(|grant| grant.is_valid(until_ms)) {
+        let works = |until_ms: u64| {
+            candidates().find(|grant| grant.is_valid(until_ms) && grant.gives(scopes))
+        };
+        if let Some(grant) = works(until_ms) {
             self.use_it(&ready, grant, now_ms, How::Current);
             return Ok(Arc::clone(&grant.pair));
         }
@@ -211,7 +233,7 @@ impl<L: Ledger> Inner<L> {
             match self.refreshed(account, grant.grant()).await {
                 Ok(pair) => return Ok(pair),
                 Err(error) => {
-                    if may_still_work(grant, &error) {
+                    if grant.gives(scopes) && may_still_work(grant, &error) {
                         self.use_it(&ready, grant, now_ms, How::Assumed);
                         return Ok(Arc::clone(&grant.pair));
                     }
@@ -220,7 +242,7 @@ impl<L: Ledger> Inner<L> {
             }
         }
         // One that works, if not for as long as was asked.
-        match candidates().find(|grant| grant.is_valid(now_ms)) {
+        match works(now_ms) {
             Some(grant) => {
                 self.use_it(&ready, grant, now_ms, How::Current);
                 Ok(Arc::clone(&grant.pair))
@@ -242,22 +264,26 @@ impl<L: Ledger> Inner<L> {
         grant: GrantId,
     ) -> Result<Arc<IssuedPair>, BrokerError> {
         let inner = self.handle()?;
-        let key = Key::Grant(account, grant);
-        let made = AtomicBool::new(false);
-        let work = || {
-            made.store(true, Ordering::Relaxed);
-            async move { inner.refresh_now(account, grant, None).await }
-        };
-        let landed = self.flights.join(key, &self.tasks, work).await;
-        self.meter.refresh(made.into_inner());
-        match landed {
-            Some(Ok(Landed::Pair(pair))) => {
-                self.hand(&pair);
-                self.meter.handed(How::Refreshed);
-                Ok(pair)
+        loop {
+            let key = Key::Grant(account, grant);
+            let (mut mine, inner) = (false, Arc::clone(&inner));
+            let work = || {
+                mine = true;
+                async move { inner.refresh_now(account, grant, None).await }
+            };
+            let landed = self.flights.join(key, &self.tasks, work).await;
+            self.meter.refresh(mine);
+            match landed {
+                // Another call on the grant was on its way, for a token beside its chain.
+                Some(Ok(Landed::Beside(_))) if !mine => {}
+                Some(Ok(Landed::Pair(pair))) => {
+                    self.hand(&pair);
+                    self.meter.handed(How::Refreshed);
+                    return Ok(pair);
+                }
+                Some(Err(error)) => return Err(error),
+                _ => return Err(BrokerError::Closed),
             }
-            Some(Err(error)) => Err(error),
-            _ => Err(BrokerError::Closed),
         }
     }
 
@@ -333,7 +359,7 @@ impl<L: Ledger> Inner<L> {
     }
 
     /// A call on the grant is in doubt, or is on its way by another hand.
-    fn busy(&self, account: AccountTag, error: &Arc<Error>) -> BrokerError {
+    pub(super) fn busy(&self, account: AccountTag, error: &Arc<Error>) -> BrokerError {
         match **error {
             Error::Busy { op, .. } => {
                 self.look_into(account);
@@ -344,7 +370,7 @@ impl<L: Ledger> Inner<L> {
     }
 
     /// Acts on what a refresh came to, and says it to its callers.
-    async fn landed(
+    pub(super) async fn landed(
         &self,
         desk: &Desk,
         account: AccountTag,
@@ -353,6 +379,9 @@ impl<L: Ledger> Inner<L> {
     ) -> Result<Landed, BrokerError> {
         match came.settled {
             Settled::Issued(pair) | Settled::DifferentUser(pair) => {
+                if pair.is_beside() {
+                    return Ok(Landed::Pair(Arc::from(pair)));
+                }
                 let (grant, generation) = (pair.grant(), pair.generation());
                 self.bell.ring(Event::Refreshed { account, grant, generation });
                 self.note_came(&pair);

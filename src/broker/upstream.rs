@@ -3,7 +3,7 @@
 
 use crate::ids::{Account, User};
 use crate::journal::IssuedPair;
-use crate::outcome::{Introspection, Outcome};
+use crate::outcome::{Introspection, NotSent, Outcome};
 use crate::secret::Secret;
 use serde::Serialize;
 use std::pin::Pin;
@@ -79,6 +79,13 @@ pub trait Upstream: Send + Sync + 'static {
 
     /// Presents the pair's refresh token, at the endpoint that issued it.
     fn refresh<'a>(&'a self, pair: &'a IssuedPair) -> Call<'a, Outcome>;
+
+    /// As [`refresh`](Upstream::refresh), for an access token of these scopes (RFC 6749, section 6).
+    /// Where a provider cannot be asked so, nothing is sent.
+    fn refresh_for<'a>(&'a self, pair: &'a IssuedPair, scopes: &'a [String]) -> Call<'a, Outcome> {
+        let _ = (pair, scopes);
+        Box::pin(std::future::ready(Outcome::NotSent(NotSent::GivenUp)))
+    }
 
     /// Revokes the pair.
     fn revoke<'a>(&'a self, pair: &'a IssuedPair) -> Call<'a, Outcome>;

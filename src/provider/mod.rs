@@ -171,7 +171,7 @@ impl Provider {
     /// Where refresh tokens rotate this spends it; after an outcome in doubt it must not be
     /// presented again unless the provider is known to allow it.
     pub async fn refresh(&self, refresh_token: &Secret) -> Outcome {
-        self.0.refresh(&self.0.token, refresh_token).await
+        self.0.refresh(&self.0.token, refresh_token, "").await
     }
 
     /// Exchanges a refresh token for a pair at the endpoint that issued it, as
@@ -181,7 +181,7 @@ impl Provider {
     /// path by https on a host that the profile allows, verified.
     pub async fn refresh_at(&self, token_endpoint: &str, refresh_token: &Secret) -> Outcome {
         match place::token(&self.0.profile, &self.0.token, Some(token_endpoint)) {
-            Some(endpoint) => self.0.refresh(&endpoint, refresh_token).await,
+            Some(endpoint) => self.0.refresh(&endpoint, refresh_token, "").await,
             None => traced(Action::Refresh.word(), Outcome::NotSent(NotSent::GivenUp)),
         }
     }
@@ -277,8 +277,13 @@ impl Inner {
         self.issue(Request { asked, endpoint: &self.token, form: &form, sent: &sent, nonce }).await
     }
 
-    async fn refresh(&self, endpoint: &Endpoint, refresh_token: &Secret) -> Outcome {
-        let form = [("grant_type", "refresh_token"), ("refresh_token", refresh_token.reveal())];
+    /// Without a scope it asks for what was granted (RFC 6749, section 6).
+    async fn refresh(&self, endpoint: &Endpoint, refresh_token: &Secret, scope: &str) -> Outcome {
+        let mut form =
+            vec![("grant_type", "refresh_token"), ("refresh_token", refresh_token.reveal())];
+        if !scope.is_empty() {
+            form.push(("scope", scope));
+        }
         let sent = [refresh_token];
         let asked = Action::Refresh;
         self.issue(Request { asked, endpoint, form: &form, sent: &sent, nonce: None }).await

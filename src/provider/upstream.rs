@@ -35,7 +35,18 @@ impl Upstream for Provider {
     fn refresh<'a>(&'a self, pair: &'a IssuedPair) -> Call<'a, Outcome> {
         Box::pin(async move {
             match (self.0.token_of(pair), pair.refresh_token()) {
-                (Some(endpoint), Some(token)) => self.0.refresh(&endpoint, token).await,
+                (Some(endpoint), Some(token)) => self.0.refresh(&endpoint, token, "").await,
+                _ => not_sent(Action::Refresh),
+            }
+        })
+    }
+
+    fn refresh_for<'a>(&'a self, pair: &'a IssuedPair, scopes: &'a [String]) -> Call<'a, Outcome> {
+        Box::pin(async move {
+            match (self.0.token_of(pair), pair.refresh_token()) {
+                (Some(endpoint), Some(token)) => {
+                    self.0.refresh(&endpoint, token, &scopes.join(" ")).await
+                }
                 _ => not_sent(Action::Refresh),
             }
         })

@@ -1,6 +1,7 @@
 //! Provider, journal and sandbox together: what is settled is what the provider holds.
 
-use super::pkce;
+use super::{pkce, told};
+use tokenwal::broker::Upstream;
 use tokenwal::provider::Provider;
 use tokenwal::sandbox::{Fault, Sandbox, SandboxConfig};
 use tokenwal::{
@@ -129,4 +130,27 @@ async fn what_the_provider_sent_is_nowhere_in_the_clear() {
         files += 1;
     }
     assert!(files >= 2, "the lock and a segment");
+}
+
+#[tokio::test]
+async fn a_token_for_a_part_of_the_scopes_stands_beside_the_chain_or_is_its_next() {
+    for rotates in [false, true] {
+        let service = Service::start(SandboxConfig::new().rotation(rotates)).await;
+        let first = service.exchange("alice").await;
+        assert_eq!(first.scopes(), ["api", "refresh_token"]);
+        let begin = Begin::refresh(first.account(), first.grant()).beside(["api"]);
+        let ticket = service.journal.begin(begin).await.unwrap();
+        let outcome = service.provider.refresh_for(&first, &["api".to_owned()]).await;
+        let pair = issued(service.journal.settle(ticket, outcome).await.unwrap());
+        assert_eq!(pair.access_scopes(), ["api"]);
+        assert_eq!((pair.is_beside(), pair.is_narrowed()), (!rotates, rotates));
+        assert!(service.sandbox.is_alive(pair.access_token().reveal()));
+        // The chain has all that it had.
+        let whole = issued(service.refresh(&pair).await);
+        assert_eq!((whole.scopes(), whole.is_narrowed()), (first.scopes(), false));
+        // What was not approved is not to be had, and costs nothing.
+        let outcome = service.provider.refresh_for(&whole, &["full".to_owned()]).await;
+        assert!(told(&outcome).starts_with("refused"), "{}", told(&outcome));
+        assert!(service.is_alive(&whole));
+    }
 }

@@ -365,3 +365,35 @@ async fn a_broker_makes_its_calls_through_it() {
     assert!(!sandbox.is_alive(first.refresh_token().unwrap().reveal()));
     assert_eq!(upstream.who(&first).await, None, "a dead token names nobody");
 }
+
+#[tokio::test]
+async fn scopes_are_named_in_a_refresh_only_where_they_are_asked_for() {
+    let body = r#"{"access_token":"S3CRET-access","refresh_token":"S3CRET-refresh"}"#;
+    let (base, mut asked) = listening(body).await;
+    let (elsewhere, mut never) = listening(body).await;
+    let ours = provider(&base, "").build().unwrap();
+    let store = Store::new();
+    let exchanged = ours.exchange(secret("code"), "https://a/cb", &pkce()).await;
+    let pair = store.settled(&app(), exchanged).await;
+    asked.recv().await.unwrap();
+    let scopes = ["mail".to_owned(), "a/b:c".to_owned()];
+    let form = async |outcome: &Outcome, asked: &mut UnboundedReceiver<String>| {
+        assert_eq!(told(outcome), "issued");
+        let request = asked.recv().await.unwrap();
+        request.split_once("\r\n\r\n").unwrap().1.to_owned()
+    };
+    let named = form(&ours.refresh_for(&pair, &scopes).await, &mut asked).await;
+    let start = "grant_type=refresh_token&refresh_token=S3CRET-refresh";
+    assert!(named.starts_with(&format!("{start}&scope=mail+a%2Fb%3Ac")), "{named}");
+    for outcome in [
+        Upstream::refresh(&ours, &pair).await,
+        ours.refresh_for(&pair, &[]).await,
+        ours.refresh_at(ours.token_endpoint(), &secret("refresh")).await,
+    ] {
+        let plain = form(&outcome, &mut asked).await;
+        assert!(plain.starts_with(start) && !plain.contains("scope"), "{plain}");
+    }
+    let theirs = provider(&elsewhere, "").build().unwrap();
+    assert_eq!(told(&theirs.refresh_for(&pair, &scopes).await), "not sent GivenUp");
+    assert!(never.try_recv().is_err(), "nothing was sent");
+}

@@ -15,6 +15,9 @@ pub(crate) struct Revealed {
     id_token: Option<String>,
     token_type: String,
     scopes: Vec<String>,
+    /// Those of the access token, where they are others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    access_scopes: Option<Vec<String>>,
     instance_url: Option<String>,
 }
 
@@ -39,6 +42,7 @@ impl Revealed {
             id_token: pair.id_token().map(text),
             token_type: pair.token_type().to_owned(),
             scopes: pair.scopes().to_vec(),
+            access_scopes: pair.is_narrowed().then(|| pair.access_scopes().to_vec()),
             instance_url: pair.instance_url().map(str::to_owned),
         }
     }
