@@ -71,6 +71,9 @@ fn without_names(mut value: Value) -> Value {
         }
     };
     remove(&mut value, &["app", "user"]);
+    for open in value["in_doubt"].as_array_mut().unwrap() {
+        remove(open, &["scopes"]);
+    }
     for grant in value["grants"].as_array_mut().unwrap() {
         remove(grant, &["scopes"]);
         for holder in grant["holders"].as_array_mut().unwrap() {

@@ -289,7 +289,7 @@ impl History {
             let begin = match self.rng.below(8) {
                 0 => Begin::revoke(account, grant),
                 1 => Begin::introspect(account, grant),
-                2 | 3 => Begin::refresh(account, grant).beside([format!("s{}", self.rng.below(3))]),
+                2..6 => Begin::refresh(account, grant).beside([format!("s{}", self.rng.below(3))]),
                 _ => Begin::refresh(account, grant),
             };
             self.begin(begin);
