@@ -79,7 +79,7 @@ async fn what_is_being_revoked_is_not_used_again() {
             !life.view(&account).await.in_doubt.is_empty()
         })
         .await;
-        assert!(reuse().await.unwrap().is_none());
+        until("it is not found any longer", async || reuse().await.unwrap().is_none()).await;
         let busy = life.broker.adopt(&account, left.grant, &holder("crm"), &SCOPES).await;
         assert!(
             matches!(busy, Err(BrokerError::Ledger(error)) if matches!(*error, Error::Busy { .. }))
