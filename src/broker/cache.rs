@@ -47,8 +47,10 @@ pub(super) struct ReadyGrant {
     pub(super) tenants: Vec<String>,
     /// A resource refused the access token.
     pub(super) rejected: AtomicBool,
-    /// The generation was used with success, and that is recorded or being recorded.
-    pub(super) worked: AtomicBool,
+    /// The generation was used with success, and that is recorded.
+    pub(super) worked: bool,
+    /// Somebody said so since it was loaded, and what follows from it is done or being done.
+    pub(super) noted: AtomicBool,
     /// When it was last handed out, in milliseconds since 1970.
     pub(super) used_ms: AtomicU64,
 }
@@ -57,14 +59,17 @@ impl ReadyGrant {
     pub(super) fn new(view: &GrantView, pair: IssuedPair) -> Self {
         let holders = view.holders.iter();
         let named = holders.clone().filter_map(|held| held.holder.as_ref());
-        let intended = view.issued_for.iter().filter_map(|held| held.holder.as_ref());
+        // For whom it was obtained counts until somebody holds it: whoever has let go has let go.
+        let intended = view.issued_for.iter().filter(|_| view.holders.is_empty());
+        let intended = intended.filter_map(|held| held.holder.as_ref());
         Self {
             pair: Arc::new(pair),
             paused: view.paused,
             holders: holders.map(|held| held.holder_tag).collect(),
             tenants: named.chain(intended).map(|holder| holder.tenant().to_owned()).collect(),
             rejected: AtomicBool::new(false),
-            worked: AtomicBool::new(view.worked),
+            worked: view.worked,
+            noted: AtomicBool::new(false),
             used_ms: AtomicU64::new(0),
         }
     }

@@ -34,7 +34,7 @@ impl<L: Ledger> Broker<L> {
     /// Those of every write.
     ///
     /// # Cancel safety
-    /// When the future is dropped the change may or may not become durable.
+    /// Dropping the future stops nothing: the change becomes durable all the same, if it can.
     pub async fn adopt(
         &self,
         account: impl Into<AccountRef>,
@@ -44,7 +44,7 @@ impl<L: Ledger> Broker<L> {
     ) -> Result<Lsn, BrokerError> {
         let account = self.0.ledger.tag_of(&account.into());
         let scopes = scopes.iter().map(|scope| (*scope).to_owned()).collect();
-        self.0.change(account, Change::Adopt { grant, holder: holder.clone(), scopes }).await
+        self.change(account, Change::Adopt { grant, holder: holder.clone(), scopes }).await
     }
 
     /// Notes that a holder depends on a grant no longer, as when its transaction was rolled back. The
@@ -62,7 +62,7 @@ impl<L: Ledger> Broker<L> {
         holder: &Holder,
     ) -> Result<Lsn, BrokerError> {
         let account = self.0.ledger.tag_of(&account.into());
-        self.0.change(account, Change::Release { grant, holder: holder.clone() }).await
+        self.change(account, Change::Release { grant, holder: holder.clone() }).await
     }
 
     /// Finds a living pair of an account that a holder may use for these scopes, so that a retry need
@@ -124,11 +124,29 @@ impl<L: Ledger> Broker<L> {
     /// What keeps accounts from being read or written; what could not be revoked is no error.
     ///
     /// # Cancel safety
-    /// When the future is dropped a part of it may be done; do it again.
+    /// Dropping the future stops nothing. A crash may leave a grant released that it was to revoke: it is
+    /// listed as an orphan then.
     pub async fn disconnect(&self, holder: &Holder) -> Result<Disconnected, BrokerError> {
-        let tag = self.0.ledger.holder_tag(holder);
+        let holder = holder.clone();
+        self.0.in_task(|inner| async move { inner.disconnect(&holder).await }).await
+    }
+
+    /// Makes a change in a task of its own, so that whoever leaves meanwhile leaves no account on the
+    /// shelf as it was before.
+    pub(super) async fn change(
+        &self,
+        account: AccountTag,
+        change: Change,
+    ) -> Result<Lsn, BrokerError> {
+        self.0.in_task(move |inner| async move { inner.change(account, change).await }).await
+    }
+}
+
+impl<L: Ledger> Inner<L> {
+    async fn disconnect(&self, holder: &Holder) -> Result<Disconnected, BrokerError> {
+        let tag = self.ledger.holder_tag(holder);
         let mut done = Disconnected::default();
-        let mut walk = self.0.ledger.walk();
+        let mut walk = self.ledger.walk();
         let mut held = Vec::new();
         while let Some(view) = walk.next().await {
             let view = view?;
@@ -139,11 +157,9 @@ impl<L: Ledger> Broker<L> {
             }
         }
         for (account, grant) in held {
-            self.release(account, grant, holder).await?;
+            self.change(account, Change::Release { grant, holder: holder.clone() }).await?;
             done.released.push((account, grant));
-            let revoke =
-                |inner: Arc<Inner<L>>| async move { inner.revoke_last(account, grant).await };
-            match self.0.in_task(revoke).await {
+            match self.revoke_last(account, grant).await {
                 Ok(true) => done.revoked.push((account, grant)),
                 Ok(false) => {}
                 Err(_) => done.left.push((account, grant)),
@@ -151,9 +167,7 @@ impl<L: Ledger> Broker<L> {
         }
         Ok(done)
     }
-}
 
-impl<L: Ledger> Inner<L> {
     /// Makes a change and drops the account from the shelf.
     pub(super) async fn change(
         &self,
@@ -268,8 +282,9 @@ impl<L: Ledger> Inner<L> {
 
 /// Says which holders a grant that has worked takes over, and from which older grants.
 fn moves(view: &AccountView, to: GrantId, shared: bool) -> Vec<(Holder, Vec<String>, GrantId)> {
-    let Some(newer) = view.grants.iter().find(|grant| grant.grant == to && grant.end.is_none())
-    else {
+    // One that may not be refreshed yet is nothing to depend on.
+    let is_it = |grant: &&GrantView| grant.grant == to && grant.end.is_none() && !grant.paused;
+    let Some(newer) = view.grants.iter().find(is_it) else {
         return Vec::new();
     };
     let of_tenant = |holder: &Holder| {

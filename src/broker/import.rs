@@ -1,11 +1,12 @@
 //! The way in for tokens from elsewhere: each becomes a grant by one durable record, and nothing is
 //! asked of the provider.
 
-use super::Broker;
 use super::error::BrokerError;
+use super::{Broker, Inner};
 use crate::ids::{GrantId, Lsn};
 use crate::journal::{AccountRef, Import, Imported};
 use crate::ledger::{Change, Ledger};
+use std::sync::Arc;
 
 impl<L: Ledger> Broker<L> {
     /// Takes in a pair that was obtained elsewhere; see [`Import`]. It may be repeated: a token that is
@@ -15,11 +16,14 @@ impl<L: Ledger> Broker<L> {
     /// Those of every write.
     ///
     /// # Cancel safety
-    /// When the future is dropped the import may or may not become durable; it can be repeated.
+    /// Dropping the future stops nothing.
     pub async fn import(&self, import: Import) -> Result<Imported, BrokerError> {
-        let imported = self.0.ledger.import(import).await?;
-        self.0.shelf.drop(imported.account);
-        Ok(imported)
+        let import = |inner: Arc<Inner<L>>| async move {
+            let imported = inner.ledger.import(import).await?;
+            inner.shelf.drop(imported.account);
+            Ok(imported)
+        };
+        self.0.in_task(import).await
     }
 
     /// Says that whoever refreshed an imported grant before does so no longer: from now on it is
@@ -29,13 +33,13 @@ impl<L: Ledger> Broker<L> {
     /// Those of every write.
     ///
     /// # Cancel safety
-    /// When the future is dropped the change may or may not become durable.
+    /// Dropping the future stops nothing.
     pub async fn activate(
         &self,
         account: impl Into<AccountRef>,
         grant: GrantId,
     ) -> Result<Lsn, BrokerError> {
         let account = self.0.ledger.tag_of(&account.into());
-        self.0.change(account, Change::Activate { grant }).await
+        self.change(account, Change::Activate { grant }).await
     }
 }

@@ -149,7 +149,7 @@ impl<L: Ledger> Broker<L> {
     /// Those of every write.
     ///
     /// # Cancel safety
-    /// When the future is dropped the change may or may not become durable.
+    /// Dropping the future stops nothing.
     pub async fn worked(&self, pair: &IssuedPair) -> Result<(), BrokerError> {
         let inner = &self.0;
         let account = pair.account();
@@ -161,19 +161,23 @@ impl<L: Ledger> Broker<L> {
         let current = ready.grants.iter().find(|grant| grant.grant() == pair.grant());
         let is_current = |grant: &&ReadyGrant| grant.pair.generation() == pair.generation();
         let Some(current) = current.filter(is_current) else { return Ok(()) };
-        if current.worked.swap(true, Ordering::Relaxed) {
+        if current.noted.swap(true, Ordering::Relaxed) {
             return Ok(());
         }
         let (grant, generation) = (pair.grant(), pair.generation());
-        let noted = inner.change(account, Change::Worked { grant, generation }).await;
+        let (known, narrow) = (current.worked, !current.gives(&[]));
+        let note = |inner: Arc<Inner<L>>| async move {
+            if !known {
+                inner.change(account, Change::Worked { grant, generation }).await?;
+            }
+            // Also where it is known: whoever noted it may not have come to moving anybody.
+            if narrow { Ok(()) } else { inner.supersede(account, grant).await }
+        };
+        let noted = inner.in_task(note).await;
         if noted.is_err() {
-            current.worked.store(false, Ordering::Relaxed);
+            current.noted.store(false, Ordering::Relaxed);
         }
-        noted?;
-        match current.gives(&[]) {
-            true => inner.supersede(account, grant).await,
-            false => Ok(()),
-        }
+        noted
     }
 }
 
@@ -217,16 +221,24 @@ impl<L: Ledger> Inner<L> {
             covers(grant.pair.scopes(), scopes)
                 && holder.is_none_or(|holder| shared || self.is_for(grant, holder))
         };
-        let candidates = || ready.grants.iter().filter(fits);
+        let mut candidates: Vec<&ReadyGrant> = ready.grants.iter().filter(fits).collect();
+        if candidates.len() > 1 {
+            // Whoever holds a grant is served from it, and all others from one that somebody holds: what
+            // nobody does goes out of use. What must not be refreshed yet comes last.
+            let own = holder.map(|holder| self.ledger.holder_tag(holder));
+            let is_own = |grant: &ReadyGrant| own.is_some_and(|own| grant.holders.contains(&own));
+            candidates
+                .sort_by_key(|grant| (grant.paused, !is_own(grant), grant.holders.is_empty()));
+        }
         let works = |until_ms: u64| {
-            candidates().find(|grant| grant.is_valid(until_ms) && grant.gives(scopes))
+            candidates.iter().find(|grant| grant.is_valid(until_ms) && grant.gives(scopes))
         };
         if let Some(grant) = works(until_ms) {
             self.use_it(&ready, grant, now_ms, How::Current);
             return Ok(Arc::clone(&grant.pair));
         }
         let mut refused = BrokerError::NeedsAuthorization { account };
-        for grant in candidates() {
+        for grant in &candidates {
             if grant.pair.refresh_token().is_none() && !ready.desk()?.config.mints {
                 continue;
             }

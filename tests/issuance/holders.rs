@@ -1,10 +1,14 @@
 //! Who depends on what: tenants, supersession, letting go.
 
-use super::world::{ROTATING, SCOPES, STEADY, Setup, holder, until};
+use super::world::{Life, ROTATING, SCOPES, STEADY, Setup, World, holder, until};
+use std::future::Future;
+use std::pin::pin;
+use std::task::{Context, Waker};
 use std::time::Duration;
 use tokenwal::broker::{BrokerError, Keeps};
+use tokenwal::ledger::Line;
 use tokenwal::sandbox::{Fault, Injection, On};
-use tokenwal::{Error, GrantState, Holder};
+use tokenwal::{AccountView, Error, GrantState, Holder, Imported};
 
 #[tokio::test]
 async fn a_newer_grant_that_has_worked_takes_over_what_it_covers() {
@@ -174,4 +178,126 @@ async fn a_grant_is_kept_for_as_long_as_anything_speaks_for_it() {
     assert_eq!(keeps().await, None);
     life.broker.revoke(&account, grant).await.unwrap();
     assert_eq!(keeps().await, Some(Keeps::Ended));
+}
+
+/// Takes in the pair that another program had, of a user who approved there.
+async fn imported(world: &World, life: &Life, holder: &Holder) -> Imported {
+    let elsewhere = world.live_elsewhere();
+    let connected = world.connect(&elsewhere, "alice", holder).await.unwrap();
+    let pair = elsewhere.journal.current_of(connected.account, connected.grant).await.unwrap();
+    let refresh_token = pair.unwrap().refresh_token().unwrap().reveal().to_owned();
+    let line = serde_json::json!({
+        "app": {"provider": world.app.provider(), "client_id": world.app.client_id()},
+        "user": world.account("alice").user.as_str(),
+        "refresh_token": refresh_token,
+        "scopes": SCOPES,
+        "holder": {"tenant": holder.tenant(), "name": holder.name()},
+    });
+    let import = Line::parse(&line.to_string(), world.clock_ms()).unwrap();
+    life.broker.import(import).await.unwrap()
+}
+
+#[tokio::test]
+async fn whoever_holds_a_grant_is_served_from_it() {
+    let world = Setup::new(STEADY).start().await;
+    let life = world.live();
+    let own = world.adopted(&life, "alice", &holder("crm")).await;
+    let left = world.adopted(&life, "alice", &holder("erp")).await;
+    let account = world.account("alice");
+    life.broker.release(&account, left.grant, &holder("erp")).await.unwrap();
+    let paused = imported(&world, &life, &holder("old")).await;
+    for who in ["crm", "another of the tenant"] {
+        for lapsed in [false, true] {
+            if lapsed {
+                world.lapse();
+            }
+            let who = holder(who);
+            let pair = life.broker.access_token_for(&who, &account, &SCOPES, Duration::ZERO).await;
+            assert_eq!(pair.unwrap().grant(), own.grant, "{who} {lapsed}");
+        }
+    }
+    // Nobody moves to what must not be refreshed yet, though it is the newest.
+    let old = holder("old");
+    let pair = life.journal.current_of(paused.account, paused.grant).await.unwrap().unwrap();
+    life.broker.worked(&pair).await.unwrap();
+    let holders = |view: AccountView| -> Vec<_> {
+        view.grants.into_iter().map(|grant| (grant.grant, grant.holders.len())).collect()
+    };
+    let before = [(own.grant, 1), (left.grant, 0), (paused.grant, 1)];
+    assert_eq!(holders(life.view(&account).await), before);
+    life.broker.activate(&account, paused.grant).await.unwrap();
+    life.broker.refresh(&account, paused.grant).await.unwrap();
+    let pair = life.broker.access_token_for(&old, &account, &SCOPES, Duration::ZERO).await.unwrap();
+    life.broker.worked(&pair).await.unwrap();
+    let after = [(own.grant, 0), (left.grant, 0), (paused.grant, 2)];
+    assert_eq!(holders(life.view(&account).await), after);
+}
+
+#[tokio::test]
+async fn a_tenant_that_let_go_gets_no_tokens() {
+    let world = Setup::new(STEADY).start().await;
+    let life = world.live();
+    let (first, second) = (holder("crm"), Holder::new("another tenant", "crm").unwrap());
+    let connected = world.adopted(&life, "alice", &first).await;
+    let account = world.account("alice");
+    life.broker.adopt(&account, connected.grant, &second, &SCOPES).await.unwrap();
+    life.broker.disconnect(&first).await.unwrap();
+    let token = |who| life.broker.access_token_for(who, &account, &SCOPES, Duration::ZERO);
+    let error = token(&first).await.unwrap_err();
+    assert!(matches!(error, BrokerError::NeedsAuthorization { .. }), "{error}");
+    assert!(world.works(&token(&second).await.unwrap()).await);
+    // What nobody holds is for whom it was obtained, so that a retry finds it.
+    life.broker.release(&account, connected.grant, &second).await.unwrap();
+    assert!(life.broker.reuse(&account, &first, &SCOPES).await.unwrap().is_some());
+    assert!(life.broker.reuse(&account, &second, &SCOPES).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn what_a_caller_who_leaves_has_begun_is_done_and_seen() {
+    let world = Setup::new(STEADY).start().await;
+    let life = world.live();
+    let other = Holder::new("another tenant", "crm").unwrap();
+    let connected = world.adopted(&life, "alice", &holder("crm")).await;
+    let (account, grant) = (world.account("alice"), connected.grant);
+    let token = || life.broker.access_token_for(&other, &account, &SCOPES, Duration::ZERO);
+    assert!(token().await.is_err());
+    leave(life.broker.adopt(&account, grant, &other, &SCOPES));
+    until("it is adopted", async || token().await.is_ok()).await;
+    leave(life.broker.release(&account, grant, &other));
+    until("it is released", async || token().await.is_err()).await;
+    let paused = imported(&world, &life, &holder("old")).await;
+    assert!(life.broker.refresh(&account, paused.grant).await.is_err());
+    leave(life.broker.activate(&account, paused.grant));
+    let active = async || life.broker.refresh(&account, paused.grant).await.is_ok();
+    until("it is active", active).await;
+    leave(life.broker.disconnect(&holder("crm")));
+    until("it is revoked", async || life.view(&account).await.grants[0].end.is_some()).await;
+}
+
+/// Polls a future once and drops it.
+fn leave<F: Future>(future: F) {
+    let mut future = pin!(future);
+    let polled = future.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    assert!(polled.is_pending(), "there was nothing to leave");
+}
+
+#[tokio::test]
+async fn holders_move_although_a_crash_came_between() {
+    let world = Setup::new(STEADY).start().await;
+    let life = world.live();
+    let old = world.adopted(&life, "alice", &holder("crm")).await;
+    let new = world.adopted(&life, "alice", &holder("erp")).await;
+    let account = world.account("alice");
+    let pair = life.journal.current_of(new.account, new.grant).await.unwrap().unwrap();
+    // All that was written before the crash.
+    life.journal.worked(&account, new.grant, pair.generation()).await.unwrap();
+    life.end().await;
+    let mut life = world.live();
+    life.broker.worked(&pair).await.unwrap();
+    assert_eq!(life.heard(), ["superseded"]);
+    let view = life.view(&account).await;
+    assert_eq!((view.grants[0].grant, view.grants[0].holders.len()), (old.grant, 0));
+    let head = life.journal.head();
+    life.broker.worked(&pair).await.unwrap();
+    assert_eq!(life.journal.head(), head, "it is said once");
 }
