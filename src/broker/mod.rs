@@ -183,8 +183,8 @@ struct Inner<L: Ledger> {
     came: Mutex<HashMap<(AccountTag, GrantId), (Instant, Duration)>>,
     /// When accounts are to be looked into again.
     wakes: Mutex<HashMap<AccountTag, Instant>>,
-    /// Operations in doubt that wait for a person, and why.
-    asked: Mutex<HashMap<OpId, Why>>,
+    /// What was heard and said of operations in doubt.
+    looked: Mutex<HashMap<OpId, resolve::Looked>>,
     /// Why nothing more is issued.
     failed: Mutex<Option<Arc<Error>>>,
     unsettled: Mutex<Vec<Unsettled>>,
@@ -290,7 +290,7 @@ impl<L: Ledger> BrokerBuilder<L> {
             begun: Mutex::default(),
             came: Mutex::default(),
             wakes: Mutex::default(),
-            asked: Mutex::default(),
+            looked: Mutex::default(),
             failed: Mutex::default(),
             unsettled: Mutex::default(),
             control: control::Listening::default(),

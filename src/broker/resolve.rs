@@ -42,6 +42,20 @@ pub enum Choice {
     Burn(Secret),
 }
 
+/// What was heard and said of an operation in doubt: nobody is asked or told the same again.
+#[derive(Debug, Default)]
+pub(super) struct Looked {
+    /// What the provider said of the token that was presented, and when.
+    probed: Option<(Probed, Instant)>,
+    /// Why a person was asked.
+    said: Option<Why>,
+}
+
+/// A provider that did not answer is asked again after this time.
+const PROBES_APART: Duration = Duration::from_secs(15 * 60);
+/// Of so many operations it is remembered what was heard.
+const LOOKED_MAX: usize = 65_536;
+
 impl<L: Ledger> Broker<L> {
     /// Returns what may be done about the account's operations in doubt. Nothing is done.
     ///
@@ -55,11 +69,7 @@ impl<L: Ledger> Broker<L> {
         let view = inner.view(inner.ledger.tag_of(&account.into())).await?;
         let desk = inner.desk_of(&view)?;
         let open = view.in_doubt.iter().filter(|open| inner.is_left(open));
-        let asked = lock(&inner.asked);
-        let step = |open: &OperationView| match asked.get(&open.op) {
-            Some(why) => Step::Ask(*why),
-            None => inner.case(&desk, &view, open, None).step(),
-        };
+        let step = |open: &OperationView| inner.case(&desk, &view, open).step();
         Ok(open.map(|open| (open.clone(), step(open))).collect())
     }
 
@@ -181,10 +191,13 @@ impl<L: Ledger> Inner<L> {
         desk: &'a Desk,
         view: &'a AccountView,
         operation: &'a OperationView,
-        probed: Option<Probed>,
     ) -> Case<'a> {
+        let looked = lock(&self.looked).get(&operation.op).and_then(|looked| looked.probed);
+        let counts = |(said, at): &(Probed, Instant)| {
+            *said != Probed::Unknown || at.elapsed() < PROBES_APART
+        };
         Case {
-            probed,
+            probed: looked.filter(counts).map(|(said, _)| said),
             newest_ms: self.ledger.newest_ms(),
             known_for: self.known_for(operation.op),
             token_left: self.token_left(desk, view, operation.grant),
@@ -231,7 +244,11 @@ impl<L: Ledger> Inner<L> {
         // What a person knows needs no app to be configured.
         let desk = || self.desk_of(&view);
         match choice {
-            Choice::ByTheRules => self.by_the_rules(&desk()?, account, op).await,
+            Choice::ByTheRules => {
+                // A person asks: so is the provider, once more.
+                lock(&self.looked).remove(&op);
+                self.by_the_rules(&desk()?, account, op).await
+            }
             Choice::NotIssued => self.resolved(account, op, ResolvedHow::NotIssued).await,
             Choice::IssuedElsewhere => {
                 self.resolved(account, op, ResolvedHow::IssuedElsewhere).await
@@ -254,7 +271,7 @@ impl<L: Ledger> Inner<L> {
             }
             changed => {
                 changed?;
-                lock(&self.asked).remove(&op);
+                lock(&self.looked).remove(&op);
                 lock(&self.begun).remove(&op);
                 self.bell.ring(Event::Resolved { account, op, how });
             }
@@ -269,29 +286,40 @@ impl<L: Ledger> Inner<L> {
         account: AccountTag,
         op: OpId,
     ) -> Result<(), BrokerError> {
-        let mut probed = None;
         loop {
             let view = self.view(account).await?;
             let Some(open) = view.in_doubt.iter().find(|open| open.op == op) else {
                 return Ok(());
             };
             let in_doubt = |why| BrokerError::InDoubt { account, op, reason: open.doubt, why };
-            match self.case(desk, &view, open, probed).step() {
+            match self.case(desk, &view, open).step() {
                 Step::Resolve(how) => return self.resolved(account, op, how).await,
                 Step::Resend | Step::Mint => return self.resend(desk, account, open).await,
-                Step::Probe => probed = Some(self.probe(desk, account, open).await?),
+                Step::Probe => {
+                    let said = self.probe(desk, account, open).await?;
+                    self.looked(op, |looked| looked.probed = Some((said, Instant::now())));
+                }
                 Step::Wait(until_ms) => {
                     self.look_again(account, until_ms);
                     return Err(in_doubt(None));
                 }
                 Step::Ask(why) => {
-                    // Whatever a probe said is part of the answer, and is not asked for again.
-                    lock(&self.asked).insert(op, why);
-                    self.bell.ring(Event::Ask { account, op, why });
+                    if self.looked(op, |looked| looked.said.replace(why)) != Some(why) {
+                        self.bell.ring(Event::Ask { account, op, why });
+                    }
                     return Err(in_doubt(Some(why)));
                 }
             }
         }
+    }
+
+    fn looked<T>(&self, op: OpId, note: impl FnOnce(&mut Looked) -> T) -> T {
+        let mut looked = lock(&self.looked);
+        if looked.len() >= LOOKED_MAX {
+            // Of the rest the provider is asked again, and people are told again.
+            looked.clear();
+        }
+        note(looked.entry(op).or_default())
     }
 
     /// Looks into an account again later. The wait holds no call, and no shutdown; of several the first

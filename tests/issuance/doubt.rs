@@ -118,3 +118,29 @@ async fn a_resend_on_somebodys_word_is_done_once_and_told() {
     let health = life.broker.health(&account).await.unwrap();
     assert_eq!(health.status, Status::NeedsAuthorization);
 }
+
+#[tokio::test]
+async fn a_provider_is_probed_once_and_a_person_is_asked_once() {
+    let world = Setup::hasty(ROTATING).start().await;
+    let mut life = world.live();
+    world.adopted(&life, "alice", &holder("crm")).await;
+    let account = world.account("alice");
+    world.lapse();
+    world.sandbox.inject(Injection::new(Fault::DropAfterCommit, On::Refresh));
+    life.token(&account).await.unwrap_err();
+    let asked = life.hear(|event| matches!(event, Event::Ask { .. })).await;
+    let Event::Ask { op, .. } = asked else { panic!("{asked:?}") };
+    for _ in 0..20 {
+        let error = life.token(&account).await.unwrap_err();
+        assert!(matches!(error, BrokerError::InDoubt { .. }), "{error}");
+        life.broker.steps(&account).await.unwrap();
+    }
+    // Whatever those callers started has come to its end.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(world.counters().introspections, 1);
+    assert!(!life.heard().contains(&"ask".to_owned()));
+    // A person who asks is one more.
+    let error = life.broker.resolve(&account, op, Choice::ByTheRules).await.unwrap_err();
+    assert!(matches!(error, BrokerError::InDoubt { why: Some(Why::Spent), .. }), "{error}");
+    assert_eq!(world.counters().introspections, 2);
+}
