@@ -43,6 +43,16 @@ impl Import {
         }
     }
 
+    /// Returns whose pair it is.
+    pub fn account(&self) -> &Account {
+        &self.account
+    }
+
+    /// Returns the refresh token that is taken in, if there is one.
+    pub fn refresh_token(&self) -> Option<&Secret> {
+        self.response.parts().refresh_token.as_ref()
+    }
+
     /// Names who depends on it; the holder has adopted it by the same record.
     pub fn holder(mut self, holder: &Holder) -> Self {
         self.holder = Some(holder.clone());

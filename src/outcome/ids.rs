@@ -58,6 +58,24 @@ pub fn salesforce_user(identity_url: &str) -> Option<User> {
     User::new(format!("{organisation}/{user}")).ok()
 }
 
+/// Returns the name of a Salesforce user as an identity URL gives it, from such a URL or from ids of 15
+/// or 18 characters: the user's, or the organisation's and the user's with a slash between.
+pub(crate) fn salesforce_name(name: &str) -> Option<User> {
+    if let Some(user) = salesforce_user(name) {
+        return Some(user);
+    }
+    let (organisation, user) = match name.split_once('/') {
+        Some((organisation, user)) => (Some(salesforce_id18(organisation)?), user),
+        None => (None, name),
+    };
+    let user = salesforce_id18(user)?;
+    if !user.starts_with("005") || organisation.as_ref().is_some_and(|it| !it.starts_with("00D")) {
+        return None;
+    }
+    let name = organisation.map_or_else(|| user.clone(), |it| format!("{it}/{user}"));
+    User::new(name).ok()
+}
+
 fn with_suffix(short: &str) -> String {
     let mut id = short.to_owned();
     for five in short.as_bytes().chunks(5) {
@@ -95,6 +113,20 @@ fn restored(short: &str, suffix: &str) -> Option<String> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_user_has_one_name_however_it_is_written() {
+        let name = |name| salesforce_name(name).map(|user| user.as_str().to_owned());
+        let full = name("https://login.salesforce.com/id/00Dx0000000BV7z/005x00000012Q9P").unwrap();
+        assert_eq!(full, "00Dx0000000BV7zEAG/005x00000012Q9PAAU");
+        assert_eq!(name(&full).as_deref(), Some(&*full));
+        assert_eq!(name("00Dx0000000BV7z/005x00000012Q9P").as_deref(), Some(&*full));
+        assert_eq!(name("00Dx0000000BV7zEAG/005x00000012Q9P").as_deref(), Some(&*full));
+        assert_eq!(name("005x00000012Q9P").as_deref(), Some("005x00000012Q9PAAU"));
+        for other in ["", "alice", "a/b", "005x00000012Q9P/00Dx0000000BV7z", "/005x00000012Q9P"] {
+            assert_eq!(name(other), None, "{other}");
+        }
+    }
 
     #[test]
     fn ids_of_15_characters_get_their_suffix() {

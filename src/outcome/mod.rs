@@ -12,6 +12,7 @@ mod refusal;
 mod response;
 
 pub use crate::format::value::{DoubtReason, NotSentReason as NotSent};
+pub(crate) use ids::salesforce_name;
 pub use ids::{salesforce_id18, salesforce_user};
 pub use introspection::Introspection;
 #[cfg(feature = "broker")]

@@ -107,6 +107,10 @@ fn a_wrong_line_is_told_by_its_member_and_the_others_are_imported() {
         1,
         &["line 1: it is not text", "line 2: it has more than 1 MiB", "line 3: it is", "3"],
     );
+    // One token is one grant: under two names it would be presented twice.
+    let twice = [other.clone(), other.replace("user-", "someone-")].join("\n");
+    fed(&["import", store.path()], &twice)
+        .says(1, &["line 2: its refresh token is that of line 1"]);
     // A token has no control characters (RFC 6749, appendix A.12 and A.17).
     let odd = other.replace("-another-", "\\u0000\\n");
     fed(&["import", store.path()], &odd).says(1, &["without control characters"]);

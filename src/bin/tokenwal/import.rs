@@ -6,13 +6,14 @@ use crate::keys::KeyArgs;
 use crate::look::now_ms;
 use crate::output::{counted, json, stdout};
 use crate::owner::{DRAIN, NotOpened, broker, failed, give, open, owner, runtime};
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
+use std::hash::{BuildHasher as _, RandomState};
 use std::io::{self, BufRead, Read as _, Write};
 use std::path::PathBuf;
 use tokenwal::broker::control::{Done, Order, OrderError};
 use tokenwal::broker::{Broker, BrokerError};
-use tokenwal::ledger::Line;
+use tokenwal::ledger::{Line, LineError};
 use tokenwal::{AccountTag, Error, GrantId, Journal, Options, Secret};
 use tokio::task::JoinHandle;
 
@@ -61,14 +62,13 @@ struct Tally<W> {
 
 pub(crate) fn run(args: Args) -> Result<Exit, Failure> {
     let mut tally = Tally { out: stdout(), as_json: args.json, imported: 0, already: 0, wrong: 0 };
-    let lines = Lines { input: io::stdin().lock(), number: 0 };
+    let lines = Lines::of(io::stdin().lock());
     if args.check {
         for line in lines {
-            let (number, text) = line?;
-            match text.map(|text| Line::parse(text.reveal(), now_ms())) {
-                Ok(Ok(_)) => tally.imported += 1,
-                Ok(Err(error)) => tally.wrong(number, &error)?,
-                Err(unreadable) => tally.wrong(number, &unreadable)?,
+            let (number, line) = line?;
+            match line {
+                Ok(_) => tally.imported += 1,
+                Err(wrong) => tally.wrong(number, &wrong)?,
             }
         }
         return tally.end("would be read");
@@ -98,21 +98,11 @@ fn through(
     tally: &mut Tally<impl Write>,
 ) -> Result<(), Failure> {
     for line in lines {
-        let (number, text) = line?;
-        let text = match text {
-            Ok(text) => text,
-            Err(unreadable) => {
-                tally.wrong(number, &unreadable)?;
-                continue;
-            }
-        };
-        // What is wrong with a line is found here, so that all else that fails ends it.
-        if let Err(error) = Line::parse(text.reveal(), now_ms()) {
-            tally.wrong(number, &error)?;
-            continue;
+        let (number, line) = line?;
+        match line {
+            Ok(line) => tally.done(number, &give(&args.dir, &Order::Import { line }, owner)?)?,
+            Err(wrong) => tally.wrong(number, &wrong)?,
         }
-        let done = give(&args.dir, &Order::Import { line: text }, owner)?;
-        tally.done(number, &done)?;
     }
     Ok(())
 }
@@ -148,8 +138,8 @@ async fn all(
         let (number, line) = line?;
         let line = match line {
             Ok(line) => line,
-            Err(unreadable) => {
-                tally.wrong(number, &unreadable)?;
+            Err(wrong) => {
+                tally.wrong(number, &wrong)?;
                 continue;
             }
         };
@@ -233,57 +223,87 @@ impl<W: Write> Tally<W> {
     }
 }
 
-/// The lines of standard input with their numbers; empty ones are passed over.
+/// The lines of standard input with their numbers; empty ones are passed over. What is wrong with a
+/// line is found here, so that all else that fails ends the import.
 struct Lines<R> {
     input: R,
     number: u64,
+    /// For a hash of each refresh token its line, and a hash of its account.
+    tokens: HashMap<u64, (u64, u64)>,
+    hashes: RandomState,
 }
 
-/// Why a line cannot be read as a text at all.
-#[derive(Debug, Clone, Copy)]
-enum Unreadable {
+/// What is wrong with a line.
+#[derive(Debug)]
+enum Wrong {
     TooLong,
     NotText,
+    Line(LineError),
+    /// The line before it that has the same token under another account.
+    Twice(u64),
 }
 
-impl fmt::Display for Unreadable {
+impl fmt::Display for Wrong {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::TooLong => "it has more than 1 MiB: give one pair a line",
-            Self::NotText => "it is not text in UTF-8: give one pair a line, in JSON",
-        })
+        match self {
+            Self::TooLong => f.write_str("it has more than 1 MiB: give one pair a line"),
+            Self::NotText => f.write_str("it is not text in UTF-8: give one pair a line, in JSON"),
+            Self::Line(error) => error.fmt(f),
+            Self::Twice(first) => write!(
+                f,
+                "its refresh token is that of line {first}, under another account: whose is it?"
+            ),
+        }
     }
 }
 
 impl<R: BufRead> Lines<R> {
-    /// Passes over what is left of a line.
-    fn skip(&mut self) -> io::Result<()> {
-        self.input.skip_until(b'\n').map(drop)
+    fn of(input: R) -> Self {
+        Self { input, number: 0, tokens: HashMap::new(), hashes: RandomState::new() }
+    }
+
+    /// Reads bytes up to the end of a line.
+    fn read(&mut self) -> io::Result<Option<Vec<u8>>> {
+        let mut line = Vec::with_capacity(4096);
+        if (&mut self.input).take(LINE_BYTES_MAX).read_until(b'\n', &mut line)? == 0 {
+            return Ok(None);
+        }
+        self.number += 1;
+        if line.len() as u64 >= LINE_BYTES_MAX && !line.ends_with(b"\n") {
+            self.input.skip_until(b'\n')?;
+        }
+        Ok(Some(line))
+    }
+
+    fn check(&mut self, line: Vec<u8>) -> Result<Secret, Wrong> {
+        if line.len() as u64 >= LINE_BYTES_MAX {
+            return Err(Wrong::TooLong);
+        }
+        let text = String::from_utf8(line).map(Secret::new).map_err(|_| Wrong::NotText)?;
+        let import = Line::parse(text.reveal(), now_ms()).map_err(Wrong::Line)?;
+        if let Some(token) = import.refresh_token() {
+            let account = import.account();
+            let token = self.hashes.hash_one((&account.app, token.reveal()));
+            let account = self.hashes.hash_one(account);
+            let (first, its) = *self.tokens.entry(token).or_insert((self.number, account));
+            if its != account {
+                return Err(Wrong::Twice(first));
+            }
+        }
+        Ok(text)
     }
 }
 
 impl<R: BufRead> Iterator for Lines<R> {
-    type Item = Result<(u64, Result<Secret, Unreadable>), Failure>;
+    type Item = Result<(u64, Result<Secret, Wrong>), Failure>;
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            let mut line = Vec::with_capacity(4096);
-            let read = (&mut self.input).take(LINE_BYTES_MAX).read_until(b'\n', &mut line);
-            match read {
-                Ok(0) => return None,
-                Ok(_) => self.number += 1,
+            match self.read() {
+                Ok(None) => return None,
+                Ok(Some(line)) if line.trim_ascii().is_empty() => {}
+                Ok(Some(line)) => return Some(Ok((self.number, self.check(line)))),
                 Err(error) => return Some(Err(error.into())),
-            }
-            if !line.ends_with(b"\n") && line.len() as u64 >= LINE_BYTES_MAX {
-                let skipped = self.skip().map(|()| (self.number, Err(Unreadable::TooLong)));
-                return Some(skipped.map_err(Failure::from));
-            }
-            let Ok(text) = String::from_utf8(line) else {
-                return Some(Ok((self.number, Err(Unreadable::NotText))));
-            };
-            let text = Secret::new(text);
-            if !text.reveal().trim().is_empty() {
-                return Some(Ok((self.number, Ok(text))));
             }
         }
     }

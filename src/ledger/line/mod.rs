@@ -5,7 +5,7 @@
 //! | member | value |
 //! |---|---|
 //! | `app` | an object with `provider` and `client_id` |
-//! | `user` | the user, as the provider's profile names them |
+//! | `user` | the user, as the provider's profile names them; where `provider` begins with `salesforce` also an identity URL, or ids of 15 characters, which are taken as what they name |
 //! | `holder` | an object with `tenant` and `name`: who depends on it |
 //! | `scopes` | a list of texts, or one text with spaces |
 //! | `access_token`, `refresh_token`, `id_token` | texts; a refresh token alone will do |

@@ -6,6 +6,7 @@ use crate::journal::Import;
 use crate::outcome::members::{self, Members, is_absent};
 use crate::outcome::{
     ExpirySource, PLAUSIBLE_MS, ResponseParts, Signature, TokenResponse, UnreadableReason,
+    salesforce_name,
 };
 use crate::secret::Secret;
 use serde_json::value::RawValue;
@@ -13,13 +14,21 @@ use serde_json::value::RawValue;
 /// The longest line that is read, in bytes.
 const LINE_BYTES_MAX: usize = 1 << 20;
 
+/// What the names of Salesforce's apps begin with.
+const SALESFORCE: &str = "salesforce";
+
 /// Reads a line.
 pub(super) fn line(text: &str, now_ms: u64) -> Result<Import, LineError> {
     if text.len() > LINE_BYTES_MAX {
         return Err(LineError::whole(LineProblem::TooLong));
     }
     let mut line = Object::read("", text)?;
-    let account = Account::new(app(&mut line)?, user(&mut line)?);
+    let app = app(&mut line)?;
+    let user = user(&mut line)?;
+    // An id of 15 characters and that of 18 are one user's.
+    let same = Some(&user).filter(|_| app.provider().starts_with(SALESFORCE));
+    let user = same.and_then(|user| salesforce_name(user.as_str())).unwrap_or(user);
+    let account = Account::new(app, user);
     let holder = holder(&mut line)?;
     let paused = line.take("paused", "true or false", truth)?;
     let parts = parts(&mut line, now_ms)?;
@@ -202,6 +211,20 @@ mod tests {
         let error = Line::parse(text, NOW_MS).expect_err(text);
         assert!(!error.to_string().contains("sesame"), "{error}");
         (error.member().to_owned(), error.problem().clone())
+    }
+
+    #[test]
+    fn ids_of_fifteen_characters_are_those_of_eighteen_at_salesforce() {
+        let user = |provider: &str, user: &str| {
+            let text = format!(
+                r#"{{"app":{{"provider":"{provider}","client_id":"c"}},"user":"{user}","refresh_token":"r"}}"#
+            );
+            line(&text, 1_760_000_000_000).unwrap().account.user.as_str().to_owned()
+        };
+        let short = "00Dx0000000BV7z/005x00000012Q9P";
+        assert_eq!(user("salesforce-rotating", short), "00Dx0000000BV7zEAG/005x00000012Q9PAAU");
+        assert_eq!(user("salesforce", "alice"), "alice");
+        assert_eq!(user("xero", short), short);
     }
 
     #[test]
