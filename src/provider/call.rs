@@ -136,7 +136,7 @@ impl Inner {
                     client_id: self.app.client_id(),
                     issuer: self.issuer.as_deref(),
                     nonce: request.nonce,
-                    received_at_ms: Some(received_at_ms),
+                    received_at_ms,
                 };
                 let id_token = response.parts().id_token.as_ref();
                 match id_token.and_then(|token| id_token::user(token, claim, expected)) {

@@ -21,10 +21,10 @@ pub(super) struct Expected<'a> {
     pub(super) client_id: &'a str,
     /// The issuer, where it is known.
     pub(super) issuer: Option<&'a str>,
-    /// What the authorization request said, where there was one.
+    /// What the authorization request said; none where there was no such request, as for a refresh.
     pub(super) nonce: Option<&'a str>,
-    /// When it came, if it has just come; an older one may have lapsed and still names the user.
-    pub(super) received_at_ms: Option<u64>,
+    /// When it came, in milliseconds since 1970.
+    pub(super) received_at_ms: u64,
 }
 
 /// Returns the user that a claim names.
@@ -55,11 +55,9 @@ pub(super) fn user(id_token: &Secret, claim: &str, expected: Expected<'_>) -> Op
     if expected.nonce.is_some_and(|nonce| text("nonce").as_deref() != Some(nonce)) {
         return None;
     }
-    if let Some(received_at_ms) = expected.received_at_ms {
-        let expires_s = claims.find("exp").and_then(members::whole_number)?;
-        if expires_s.saturating_mul(1000).saturating_add(SKEW_MS) < received_at_ms {
-            return None;
-        }
+    let expires_s = claims.find("exp").and_then(members::whole_number)?;
+    if expires_s.saturating_mul(1000).saturating_add(SKEW_MS) < expected.received_at_ms {
+        return None;
     }
     User::new(text(claim)?).ok()
 }
@@ -82,7 +80,7 @@ mod tests {
             client_id: "client-1",
             issuer: Some("https://id.example"),
             nonce: Some("n-1"),
-            received_at_ms: Some(NOW_MS),
+            received_at_ms: NOW_MS,
         }
     }
 
@@ -102,9 +100,8 @@ mod tests {
         assert_eq!(named(&listed, expected()).as_deref(), Some("u-7"));
         let several = RIGHT.replace(r#""client-1""#, r#"["x","client-1"],"azp":"client-1""#);
         assert_eq!(named(&several, expected()).as_deref(), Some("u-7"));
-        let lapsed = RIGHT.replace("1700003600", "1600000000");
-        let kept = Expected { received_at_ms: None, nonce: None, ..expected() };
-        assert_eq!(named(&lapsed, kept).as_deref(), Some("u-7"));
+        let refreshed = Expected { nonce: None, ..expected() };
+        assert_eq!(named(RIGHT, refreshed).as_deref(), Some("u-7"));
     }
 
     #[test]

@@ -8,7 +8,6 @@ use super::Inner;
 use super::call::sensitive;
 use super::classify::BodyEnd;
 use super::endpoint::Endpoint;
-use super::id_token::{self, Expected};
 use super::place;
 use crate::broker::Listed;
 use crate::ids::User;
@@ -28,15 +27,10 @@ impl Inner {
     /// Says whose a pair is, where that can be asked.
     pub(super) async fn who(&self, pair: &IssuedPair) -> Option<User> {
         match self.profile.identity().known()? {
-            IdentitySource::IdToken { claim } => {
-                let expected = Expected {
-                    client_id: self.app.client_id(),
-                    issuer: self.issuer.as_deref(),
-                    nonce: None,
-                    received_at_ms: None,
-                };
-                id_token::user(pair.id_token()?, claim, expected)
-            }
+            // An id token was read when it came, and named the user then if it was to this request
+            // and had not lapsed. One that did not is no more to be believed later, when nobody
+            // knows any longer what it was to answer.
+            IdentitySource::IdToken { .. } => None,
             // The answer's own URL is not asked again: it was trusted when it came, or was not
             // for its signature. The provider says the same when asked about the token.
             IdentitySource::IdentityUrl { .. } => {
