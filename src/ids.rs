@@ -258,6 +258,33 @@ tag! {
     /// Stands for a host in the clear.
     HostTag
 }
+
+/// What tells an authorization code from others, in a tag as well as in a fingerprint: their first
+/// half.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct CodeMark([u8; 8]);
+
+impl CodeMark {
+    /// Returns that of what an exchange presents: the fingerprint of a code, or a tag that was made
+    /// of one. None where it presents nothing that is known.
+    pub(crate) fn of(presented: Fingerprint) -> Option<Self> {
+        let [a, b, c, d, e, f, g, h, ..] = presented.to_bytes();
+        Some(Self([a, b, c, d, e, f, g, h])).filter(|_| !presented.is_none())
+    }
+}
+
+impl AccountTag {
+    /// Makes the tag under which an exchange stands that is known by its code and by the click that
+    /// the code was given to: the first half of the code's fingerprint, and the second half of that
+    /// of a secret of the click. Who has the code but not the click comes to another tag.
+    pub fn of_exchange(code: Fingerprint, click: Fingerprint) -> Self {
+        let mut bytes = click.to_bytes();
+        for (byte, of_code) in bytes.iter_mut().zip(code.to_bytes()).take(8) {
+            *byte = of_code;
+        }
+        Self(bytes)
+    }
+}
 tag! {
     /// Identifies a process that owns a store; drawn at random when the store is opened.
     OwnerId

@@ -5,7 +5,7 @@
 //! Look-ups go touched, frozen, snapshot. While a journal is replayed an account is only the list
 //! of its records; it is folded when somebody asks for it, so replay costs what the tail costs.
 
-use super::callbacks::Callbacks;
+use super::callbacks::{Callbacks, Unused};
 use super::state::{AccountState, Step};
 use super::table::Snapshot;
 use crate::error::Damage;
@@ -84,9 +84,8 @@ pub(crate) struct Seen {
     pub(crate) account: AccountTag,
     pub(crate) state: Arc<AccountState>,
     pub(crate) epoch: u64,
-    /// The account is provisional, its tag was drawn when this was the head, and nothing may ever
-    /// have been begun under it.
-    pub(crate) unused_since: Option<(AccountTag, Lsn)>,
+    /// Nothing may ever have been begun under this tag, nor for this code.
+    pub(crate) unused: Option<Unused>,
 }
 
 /// The accounts that a draft concerns, still as they were seen.

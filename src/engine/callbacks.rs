@@ -2,17 +2,19 @@
 //!
 //! A code that is presented twice may have the provider revoke what it issued for it (RFC 6749,
 //! section 4.1.2). So an exchange for a callback is known by a tag, that of its provisional account or
-//! one that stands where its intent names what it presents, and a tag is used once. The fold alone cannot say so: an account that has
-//! ceased to exist leaves nothing behind. This list can, for a bounded number of tags, those of the
-//! records since the snapshot that the journal was opened with. Of tags that were drawn earlier it
-//! says that it does not know.
+//! one that stands where its intent names what it presents, and a tag is used once. So is a code, as
+//! far as the intent says which it is: under another tag it is not presented again.
+//!
+//! The fold alone cannot say so: an account that has ceased to exist leaves nothing behind. This list
+//! can, for a bounded number of tags, those of the records since the snapshot that the journal was
+//! opened with. Of tags that were drawn earlier it says that it does not know.
 
 use super::Engine;
 use super::accounts::Seen;
 use crate::error::Error;
 use crate::format::clear::{Clear, Flags};
 use crate::format::value::Action;
-use crate::ids::{AccountTag, GrantId, Lsn, OpId};
+use crate::ids::{AccountTag, CodeMark, GrantId, Lsn, OpId};
 use crate::sync::{lock, read_lock};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
@@ -24,6 +26,7 @@ const TAGS_MAX: usize = 16_384;
 pub(crate) enum Trace {
     Begun {
         tag: AccountTag,
+        code: Option<CodeMark>,
         op: OpId,
         account: AccountTag,
     },
@@ -59,7 +62,8 @@ impl Trace {
                 if tag.is_none() {
                     return None;
                 }
-                Self::Begun { tag, op: OpId(lsn.0), account }
+                let code = CodeMark::of(intent.presented);
+                Self::Begun { tag, code, op: OpId(lsn.0), account }
             }
             Clear::Issued(issued) => {
                 let prefix = &issued.prefix;
@@ -95,12 +99,31 @@ pub(crate) struct Place {
     pub(crate) grant: GrantId,
 }
 
+/// A tag, with the code that goes by it, of which it must be known that nothing was ever begun for
+/// them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Unused {
+    pub(crate) tag: AccountTag,
+    pub(crate) code: Option<CodeMark>,
+    /// The head that there was when the tag was drawn.
+    pub(crate) since: Lsn,
+}
+
+/// A tag that was used.
+#[derive(Debug, Clone, Copy)]
+struct Used {
+    tag: AccountTag,
+    code: Option<CodeMark>,
+    place: Place,
+}
+
 /// The durable exchanges under provisional tags.
 #[derive(Debug, Default)]
 pub(crate) struct Callbacks {
     /// The oldest comes first.
-    places: BTreeMap<OpId, (AccountTag, Place)>,
+    places: BTreeMap<OpId, Used>,
     by_tag: HashMap<AccountTag, OpId>,
+    by_code: HashMap<CodeMark, OpId>,
     /// To find what moves.
     by_place: BTreeSet<(AccountTag, GrantId, OpId)>,
     /// Of tags that were drawn before this nothing is known for sure.
@@ -126,13 +149,11 @@ impl Callbacks {
     /// Takes a record in, in the order of LSNs.
     pub(crate) fn hear(&mut self, trace: Trace) {
         match trace {
-            Trace::Begun { tag, op, account } => self.begin(tag, op, account),
+            Trace::Begun { tag, code, op, account } => self.begin(tag, code, op, account),
             Trace::Issued { op, under, account, grant } => {
-                let known = self.places.get(&op).copied();
-                let fits = |(_, place): &(AccountTag, Place)| {
-                    place.account == under && place.grant.is_none()
-                };
-                if known.as_ref().is_some_and(fits) {
+                let known = self.places.get(&op).map(|used| used.place);
+                let fits = |place: Place| place.account == under && place.grant.is_none();
+                if known.is_some_and(fits) {
                     self.relocate(op, account, grant);
                 }
             }
@@ -147,13 +168,17 @@ impl Callbacks {
         }
     }
 
-    fn begin(&mut self, tag: AccountTag, op: OpId, account: AccountTag) {
+    fn begin(&mut self, tag: AccountTag, code: Option<CodeMark>, op: OpId, account: AccountTag) {
         // It was first used by the first.
         if self.by_tag.contains_key(&tag) {
             return;
         }
         self.by_tag.insert(tag, op);
-        self.places.insert(op, (tag, Place { op, account, grant: GrantId::NONE }));
+        if let Some(code) = code {
+            self.by_code.entry(code).or_insert(op);
+        }
+        let place = Place { op, account, grant: GrantId::NONE };
+        self.places.insert(op, Used { tag, code, place });
         self.by_place.insert((account, GrantId::NONE, op));
         if self.places.len() > TAGS_MAX {
             self.drop_oldest();
@@ -163,8 +188,11 @@ impl Callbacks {
     /// A tag that was drawn at the dropped intent or later is another's: an intent comes after the
     /// tag that it stands under.
     fn drop_oldest(&mut self) {
-        let Some((op, (tag, place))) = self.places.pop_first() else { return };
+        let Some((op, Used { tag, code, place })) = self.places.pop_first() else { return };
         self.by_tag.remove(&tag);
+        if let Some(code) = code.filter(|code| self.by_code.get(code) == Some(&op)) {
+            self.by_code.remove(&code);
+        }
         self.by_place.remove(&(place.account, place.grant, op));
         self.from = self.from.max(Lsn(op.0));
     }
@@ -182,14 +210,21 @@ impl Callbacks {
     }
 
     fn relocate(&mut self, op: OpId, account: AccountTag, grant: GrantId) {
-        let Some((_, place)) = self.places.get_mut(&op) else { return };
+        let Some(Used { place, .. }) = self.places.get_mut(&op) else { return };
         self.by_place.remove(&(place.account, place.grant, op));
         (place.account, place.grant) = (account, grant);
         self.by_place.insert((account, grant, op));
     }
 
     fn find(&self, tag: AccountTag) -> Option<Place> {
-        self.places.get(self.by_tag.get(&tag)?).map(|(_, place)| *place)
+        self.places.get(self.by_tag.get(&tag)?).map(|used| used.place)
+    }
+
+    /// Returns the tag that an exchange was begun under with this tag or this code.
+    fn used(&self, tag: AccountTag, code: Option<CodeMark>) -> Option<AccountTag> {
+        let by_code = || self.by_code.get(&code?);
+        let op = self.by_tag.get(&tag).or_else(by_code)?;
+        self.places.get(op).map(|used| used.tag)
     }
 
     /// Returns from which LSN on it is known of a tag that was drawn at `since` whether it was used,
@@ -200,9 +235,9 @@ impl Callbacks {
         gap_end.or(Some(self.from).filter(|from| since < *from))
     }
 
-    /// Says whether a tag that was drawn at `since` is known to be unused.
-    pub(crate) fn is_unused(&self, tag: AccountTag, since: Lsn) -> bool {
-        !self.by_tag.contains_key(&tag) && self.unknown_until(since).is_none()
+    /// Says whether a tag is known to be unused, and its code with it.
+    pub(crate) fn is_unused(&self, Unused { tag, code, since }: Unused) -> bool {
+        self.used(tag, code).is_none() && self.unknown_until(since).is_none()
     }
 }
 
@@ -210,6 +245,7 @@ impl Callbacks {
 #[derive(Debug, Default)]
 pub(crate) struct Arriving {
     begun: HashMap<AccountTag, (OpId, AccountTag)>,
+    codes: HashMap<CodeMark, (OpId, AccountTag)>,
     /// In the order of their LSNs.
     traces: VecDeque<(Lsn, Trace)>,
 }
@@ -217,14 +253,19 @@ pub(crate) struct Arriving {
 impl Arriving {
     pub(crate) fn hear(&mut self, lsn: Lsn, clear: &Clear) {
         let Some(trace) = Trace::of(lsn, clear) else { return };
-        if let Trace::Begun { tag, op, account } = trace {
+        if let Trace::Begun { tag, code, op, account } = trace {
             self.begun.entry(tag).or_insert((op, account));
+            if let Some(code) = code {
+                self.codes.entry(code).or_insert((op, tag));
+            }
         }
         self.traces.push_back((lsn, trace));
     }
 
-    pub(crate) fn has(&self, tag: AccountTag) -> bool {
-        self.begun.contains_key(&tag)
+    /// Returns the tag that an exchange is begun under with this tag or this code.
+    pub(crate) fn used(&self, tag: AccountTag, code: Option<CodeMark>) -> Option<AccountTag> {
+        let by_code = || self.codes.get(&code?).map(|(_, tag)| *tag);
+        self.begun.get(&tag).map(|_| tag).or_else(by_code)
     }
 
     /// Returns what is durable with this LSN; it stays here until it has [landed](Self::land).
@@ -236,35 +277,41 @@ impl Arriving {
     pub(crate) fn land(&mut self, through: Lsn) {
         let landed = self.traces.partition_point(|(at, _)| *at <= through);
         for (_, trace) in self.traces.drain(..landed) {
-            if let Trace::Begun { tag, op, account } = trace
-                && self.begun.get(&tag) == Some(&(op, account))
-            {
+            let Trace::Begun { tag, code, op, account } = trace else { continue };
+            if self.begun.get(&tag) == Some(&(op, account)) {
                 self.begun.remove(&tag);
+            }
+            if let Some(code) = code.filter(|code| self.codes.get(code) == Some(&(op, tag))) {
+                self.codes.remove(&code);
             }
         }
     }
 }
 
 impl Engine {
-    /// Returns the state of an account for an exchange that is known by `tag`, under which nothing was
-    /// ever begun; `since` is the head that there was when the tag was drawn. A provisional account
-    /// is that of its tag, and has no state then.
+    /// Returns the state of an account for an exchange that is known by a tag under which nothing was
+    /// ever begun, and by a code for which nothing was. A provisional account is that of its tag, and
+    /// has no state then.
     pub(crate) fn foresee_unused(
         &self,
         account: AccountTag,
-        tag: AccountTag,
-        since: Lsn,
+        unused: Unused,
     ) -> Result<Seen, Error> {
+        let Unused { tag, code, since } = unused;
         let seen = self.foresee(account)?;
         let (used, unknown_until) = {
             let core = lock(&self.core);
             let callbacks = &read_lock(&self.durable).callbacks;
-            let used = core.arriving.has(tag) || callbacks.by_tag.contains_key(&tag);
+            // The tag itself goes before the code: what it says is the caller's own.
+            let tags = || [core.arriving.used(tag, None), callbacks.used(tag, None)];
+            let codes = || [core.arriving.used(tag, code), callbacks.used(tag, code)];
+            let used = tags().into_iter().chain(codes()).flatten().next();
             (used, callbacks.unknown_until(since))
         };
         // What stands under the tag was begun under it, however long ago.
-        if used || (account == tag && !seen.state.version.is_none()) {
-            return Err(Error::CallbackUsed { account: tag });
+        let stands = account == tag && !seen.state.version.is_none();
+        if let Some(account) = used.or(Some(tag).filter(|_| stands)) {
+            return Err(Error::CallbackUsed { account });
         }
         let found = self.head();
         if since > found {
@@ -273,7 +320,7 @@ impl Engine {
         }
         match unknown_until {
             Some(from) => Err(Error::CallbackTooOld { since, from }),
-            None => Ok(Seen { unused_since: Some((tag, since)), ..seen }),
+            None => Ok(Seen { unused: Some(unused), ..seen }),
         }
     }
 
@@ -307,6 +354,7 @@ impl Engine {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::Fingerprint;
 
     fn tag(number: u64) -> AccountTag {
         let mut bytes = [1; 16];
@@ -315,7 +363,16 @@ mod tests {
     }
 
     fn begun(op: u64) -> Trace {
-        Trace::Begun { tag: tag(op), op: OpId(op), account: tag(op) }
+        with_code(op, None)
+    }
+
+    fn with_code(op: u64, code: Option<u64>) -> Trace {
+        let code = code.and_then(|code| CodeMark::of(Fingerprint::from_bytes(tag(code).to_bytes())));
+        Trace::Begun { tag: tag(op), code, op: OpId(op), account: tag(op) }
+    }
+
+    fn unused(number: u64, since: Lsn) -> Unused {
+        Unused { tag: tag(number), code: None, since }
     }
 
     fn issued(op: u64, under: AccountTag, account: AccountTag, grant: u64) -> Trace {
@@ -365,8 +422,8 @@ mod tests {
         let last = first + TAGS_MAX as u64 - 1;
         (first..=last).for_each(|op| callbacks.hear(begun(op)));
         // Drawn right behind the snapshot, and never used.
-        assert!(callbacks.is_unused(tag(1), Lsn(10)));
-        assert!(!callbacks.is_unused(tag(1), Lsn(9)));
+        assert!(callbacks.is_unused(unused(1, Lsn(10))));
+        assert!(!callbacks.is_unused(unused(1, Lsn(9))));
         assert!(callbacks.find(tag(first)).is_some());
 
         callbacks.hear(begun(last + 1));
@@ -374,10 +431,24 @@ mod tests {
         assert!(callbacks.find(tag(first + 1)).is_some());
         // The one that was dropped was drawn before its intent.
         assert_eq!(callbacks.unknown_until(Lsn(first - 1)), Some(Lsn(first)));
-        assert!(callbacks.is_unused(tag(1), Lsn(first)));
+        assert!(callbacks.is_unused(unused(1, Lsn(first))));
         assert_eq!(callbacks.places.len(), TAGS_MAX);
         assert_eq!(callbacks.by_tag.len(), TAGS_MAX);
         assert_eq!(callbacks.by_place.len(), TAGS_MAX);
+    }
+
+    #[test]
+    fn a_code_is_known_under_whatever_tag_it_was_presented() {
+        let mut callbacks = Callbacks::since(Lsn(10));
+        let Trace::Begun { code, .. } = with_code(11, Some(500)) else { unreachable!() };
+        callbacks.hear(with_code(11, Some(500)));
+        assert_eq!(callbacks.used(tag(12), code), Some(tag(11)));
+        assert_eq!(callbacks.used(tag(12), None), None);
+        assert!(!callbacks.is_unused(Unused { code, ..unused(12, Lsn(11)) }));
+        // Once the exchange is dropped, so is what was known of its code.
+        let last = 12 + TAGS_MAX as u64;
+        (12..last).for_each(|op| callbacks.hear(begun(op)));
+        assert_eq!((callbacks.used(tag(9), code), callbacks.by_code.len()), (None, 0));
     }
 
     #[test]
@@ -385,11 +456,11 @@ mod tests {
         let mut callbacks = Callbacks::since(Lsn(10));
         callbacks.skip(Lsn(20), Lsn(21));
         callbacks.skip(Lsn(30), Lsn(90));
-        assert!(callbacks.is_unused(tag(1), Lsn(20)));
-        assert!(callbacks.is_unused(tag(1), Lsn(30)));
+        assert!(callbacks.is_unused(unused(1, Lsn(20))));
+        assert!(callbacks.is_unused(unused(1, Lsn(30))));
         assert_eq!(callbacks.unknown_until(Lsn(31)), Some(Lsn(90)));
         assert_eq!(callbacks.unknown_until(Lsn(89)), Some(Lsn(90)));
-        assert!(callbacks.is_unused(tag(1), Lsn(90)));
+        assert!(callbacks.is_unused(unused(1, Lsn(90))));
     }
 
     #[test]
@@ -398,9 +469,9 @@ mod tests {
         arriving.traces.extend([(Lsn(3), begun(3)), (Lsn(4), begun(4))]);
         arriving.begun.extend([(tag(3), (OpId(3), tag(3))), (tag(4), (OpId(4), tag(4)))]);
         assert_eq!(arriving.through(Lsn(3)), [begun(3)]);
-        assert!(arriving.has(tag(3)));
+        assert!(arriving.used(tag(3), None).is_some());
         arriving.land(Lsn(3));
-        assert!(!arriving.has(tag(3)) && arriving.has(tag(4)));
+        assert!(arriving.used(tag(3), None).is_none() && arriving.used(tag(4), None).is_some());
         assert_eq!(arriving.through(Lsn(9)), [begun(4)]);
     }
 }

@@ -5,7 +5,7 @@
 //! by two batches: the one being written and the one being filled.
 
 use super::accounts::{Accounts, Next, Seen, States};
-use super::callbacks::Arriving;
+use super::callbacks::{Arriving, Unused};
 use super::completion::Completion;
 use super::files::RecordBytes;
 use super::prepare::Prepared;
@@ -284,9 +284,11 @@ impl Core {
     /// Says whether a state that a caller worked with is still the newest.
     fn is_current(&self, durable: &RwLock<Accounts>, seen: &Seen) -> bool {
         let durable = read_lock(durable);
-        let is_unused =
-            |(tag, since)| !self.arriving.has(tag) && durable.callbacks.is_unused(tag, since);
-        if !seen.unused_since.is_none_or(is_unused) {
+        let is_unused = |unused: Unused| {
+            let arriving = self.arriving.used(unused.tag, unused.code);
+            arriving.is_none() && durable.callbacks.is_unused(unused)
+        };
+        if !seen.unused.is_none_or(is_unused) {
             return false;
         }
         match self.foreseen(seen.account) {

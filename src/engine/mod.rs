@@ -14,7 +14,7 @@
 //! simulator steps them itself, and nothing here starts a thread, reads a clock or names a file.
 
 pub(crate) mod accounts;
-mod callbacks;
+pub(crate) mod callbacks;
 mod commit;
 mod compact;
 mod completion;

@@ -52,7 +52,7 @@ impl Engine {
             (sought, durable.epoch())
         };
         let state = self.resolve(account, sought)?;
-        Ok(Seen { account, state, epoch, unused_since: None })
+        Ok(Seen { account, state, epoch, unused: None })
     }
 
     /// Returns an account as it is, durably.

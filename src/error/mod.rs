@@ -210,11 +210,11 @@ pub enum Error {
         /// Operations without a final outcome.
         open: usize,
     },
-    /// An exchange was begun under this tag before: a code is presented once, or the provider may
-    /// revoke what it issued for it.
+    /// An exchange was begun under this tag before, or for this code under another one: a code is
+    /// presented once, or the provider may revoke what it issued for it.
     #[error("account {account}: an exchange was begun under this tag before; nothing was sent")]
     CallbackUsed {
-        /// The provisional account's tag.
+        /// The tag that it was begun under.
         account: AccountTag,
     },
     /// The tag was drawn before what the journal still knows of, so that an exchange may have been

@@ -128,15 +128,20 @@ impl Begin {
     }
 
     /// Has an exchange known by a tag of the caller's: one that was drawn at random when the user was
-    /// sent off to authorise, or that is the fingerprint of the code. `since` is what
-    /// [`Journal::head`] was when the user was sent off; it is kept where the callback brings it back.
-    /// While the user is not known the exchange stands under a provisional account with this tag.
+    /// sent off to authorise, or that is made of the code and of a secret of that click
+    /// ([`AccountTag::of_exchange`]). `since` is what [`Journal::head`] was when the user was sent
+    /// off; it is kept where the callback brings it back. While the user is not known the exchange
+    /// stands under a provisional account with this tag.
     ///
     /// A tag is used once: a callback that is delivered again is refused with
     /// [`Error::CallbackUsed`], for a code that is presented twice may have the provider revoke
     /// what it issued for it (RFC 6749, section 4.1.2). [`Journal::redeemed`] says where the first
-    /// one went. The journal knows of the last 16,384 such tags that were used since the snapshot
-    /// with which it was opened; where it may know no longer, it answers
+    /// one went. So is a code of which [`presenting`](Begin::presenting) tells: the error names the
+    /// tag under which it was presented, if not this one. Where the user is known, the code of an
+    /// exchange is remembered by the tag alone, that is, if it was made of it.
+    ///
+    /// The journal knows of the last 16,384 such tags that were used since the snapshot with which
+    /// it was opened; where it may know no longer of what was used since `since`, it answers
     /// [`Error::CallbackTooOld`].
     pub fn under(mut self, tag: AccountTag, since: Lsn) -> Self {
         self.under = Some((tag, since));

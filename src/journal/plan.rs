@@ -6,13 +6,15 @@ use super::pair::{app_of, user_of};
 use super::view::with_names;
 use super::{AccountRef, IssuedPair, Journal};
 use crate::engine::accounts::Seen;
+use crate::engine::callbacks::Unused;
 use crate::engine::grant::Grant;
 use crate::engine::state::{AccountState, Operation};
 use crate::error::Error;
 use crate::format::clear::{Flags, Intent, Prefix};
 use crate::format::value::Action;
 use crate::ids::{
-    Account, AccountTag, App, AppTag, Fingerprint, Generation, GrantId, HolderTag, Lsn, OpId, User,
+    Account, AccountTag, App, AppTag, CodeMark, Fingerprint, Generation, GrantId, HolderTag, Lsn,
+    OpId, User,
 };
 use std::sync::Arc;
 
@@ -42,8 +44,13 @@ impl Journal {
     pub(super) fn plan(&self, begin: &Begin, drawn: AccountTag) -> Result<Plan, Error> {
         let engine = self.engine();
         let Whose { tag, app, user } = self.whose(begin, drawn);
+        let code = begin.presenting.as_ref().map(|code| code.reveal());
+        let code = code.map(|code| engine.keychain.tagger().fingerprint(code)).unwrap_or_default();
         let seen = match begin.under {
-            Some((under, since)) => engine.foresee_unused(tag, under, since)?,
+            Some((under, since)) => {
+                let unused = Unused { tag: under, code: CodeMark::of(code), since };
+                engine.foresee_unused(tag, unused)?
+            }
             None => engine.foresee(tag)?,
         };
         let state = Arc::clone(&seen.state);
@@ -52,8 +59,6 @@ impl Journal {
         if let Some(expected) = begin.expected.filter(|expected| *expected != found) {
             return Err(Error::Conflict { account: tag, expected, found });
         }
-        let code = begin.presenting.as_ref().map(|code| code.reveal());
-        let code = code.map(|code| engine.keychain.tagger().fingerprint(code)).unwrap_or_default();
         let is_blind = matches!(begin.target, Target::New { user: None, .. });
         // Where the account's tag is the user's own, the intent carries the caller's in this place.
         let code = match begin.under {
@@ -136,9 +141,10 @@ impl Journal {
         if !self.engine().is_doubtful(exchange) {
             return Err(Error::Busy { account, op });
         }
-        match code.is_none() || exchange.presented != code {
-            true => Err(Error::OtherToken { account, op }),
-            false => Ok(exchange),
+        // Where the user was known, the caller's tag stands there, of which half is the code's.
+        match CodeMark::of(code).is_some_and(|code| CodeMark::of(exchange.presented) == Some(code)) {
+            true => Ok(exchange),
+            false => Err(Error::OtherToken { account, op }),
         }
     }
 

@@ -4,7 +4,9 @@ use super::MemoryLedger;
 use super::store::{Names, Operation, State, Store, event};
 use crate::error::Error;
 use crate::format::value::Action;
-use crate::ids::{Account, AccountTag, App, Fingerprint, GrantId, HolderTag, Lsn, OpId, User};
+use crate::ids::{
+    Account, AccountTag, App, CodeMark, Fingerprint, GrantId, HolderTag, Lsn, OpId, User,
+};
 use crate::journal::{Begin, EventDetails, HolderName, Target, Ticket};
 
 /// What an intent is about.
@@ -14,8 +16,10 @@ struct Subject {
     user: Option<User>,
     /// The user is not known, and the account is drawn.
     blind: bool,
-    /// What stands for the code that is presented, or for the caller's tag.
+    /// The fingerprint of the code that is presented.
     code: Fingerprint,
+    /// What the intent says is presented: the code, or the caller's tag.
+    presented: Fingerprint,
 }
 
 /// What there is of it.
@@ -72,7 +76,8 @@ impl MemoryLedger {
                 true => subject.account,
                 false => AccountTag::from_bytes(found.presented.to_bytes()),
             };
-            store.callbacks.begin(tag, op, subject.account);
+            let code = CodeMark::of(found.presented);
+            store.callbacks.begin(tag, code, op, subject.account);
         }
         Ok(ticket)
     }
@@ -80,12 +85,13 @@ impl MemoryLedger {
     fn subject(&self, begin: &Begin, drawn: AccountTag) -> Subject {
         let code = begin.presenting.as_ref().map(|code| self.tagger.fingerprint(code.reveal()));
         let code = code.unwrap_or_default();
-        let known = |account: Account, code| Subject {
+        let known = |account: Account, presented| Subject {
             account: self.tagger.account(&account),
             app: Some(account.app),
             user: Some(account.user),
             blind: false,
             code,
+            presented,
         };
         match &begin.target {
             Target::New { app, user: Some(user) } => {
@@ -93,13 +99,18 @@ impl MemoryLedger {
                 let under = begin.under.map(|(tag, _)| Fingerprint::from_bytes(tag.to_bytes()));
                 known(Account::new(app.clone(), user.clone()), under.unwrap_or(code))
             }
-            Target::New { app, user: None } => {
-                Subject { account: drawn, app: Some(app.clone()), user: None, blind: true, code }
-            }
+            Target::New { app, user: None } => Subject {
+                account: drawn,
+                app: Some(app.clone()),
+                user: None,
+                blind: true,
+                code,
+                presented: code,
+            },
             Target::Standing { account } => known(account.clone(), code),
             Target::Grant { account, .. } | Target::Doubtful { account, .. } => {
                 let account = account.tag_by(&self.tagger);
-                Subject { account, app: None, user: None, blind: false, code }
+                Subject { account, app: None, user: None, blind: false, code, presented: code }
             }
         }
     }
@@ -110,7 +121,7 @@ impl Store {
     fn examine(&self, begin: &Begin, subject: &Subject) -> Result<Found, Error> {
         let account = subject.account;
         if let Some((tag, since)) = begin.under {
-            self.check_unused(account, tag, since)?;
+            self.check_unused(account, tag, CodeMark::of(subject.code), since)?;
         }
         let nothing = State::default();
         let state = self.accounts.get(&account).unwrap_or(&nothing);
@@ -118,7 +129,7 @@ impl Store {
             return Err(Error::Conflict { account, expected, found: state.version });
         }
         let mut found =
-            Found { presented: subject.code, provisional: subject.blind, ..Found::default() };
+            Found { presented: subject.presented, provisional: subject.blind, ..Found::default() };
         match &begin.target {
             Target::New { .. } => {}
             Target::Standing { .. } => found.grant = state.standing().map(|grant| grant.id),
@@ -148,10 +159,17 @@ impl Store {
         Ok(found)
     }
 
-    fn check_unused(&self, account: AccountTag, tag: AccountTag, since: Lsn) -> Result<(), Error> {
+    fn check_unused(
+        &self,
+        account: AccountTag,
+        tag: AccountTag,
+        code: Option<CodeMark>,
+        since: Lsn,
+    ) -> Result<(), Error> {
         let stands = account == tag && self.accounts.contains_key(&tag);
-        if stands || self.callbacks.knows(tag) {
-            return Err(Error::CallbackUsed { account: tag });
+        let used = self.callbacks.used(tag, code).or(Some(tag).filter(|_| stands));
+        if let Some(account) = used {
+            return Err(Error::CallbackUsed { account });
         }
         match since > self.head {
             true => {
@@ -174,7 +192,8 @@ impl Store {
         if !self.is_doubtful(exchange) {
             return Err(Error::Busy { account, op });
         }
-        match !code.is_none() && exchange.presented == code {
+        // Where the user was known, the caller's tag stands there, of which half is the code's.
+        match CodeMark::of(code).is_some_and(|code| CodeMark::of(exchange.presented) == Some(code)) {
             true => Ok(exchange),
             false => Err(Error::OtherToken { account, op }),
         }

@@ -6,7 +6,7 @@ use crate::engine::lapse::Lapse;
 use crate::error::Error;
 use crate::format::value::{Action, DoubtReason};
 use crate::ids::{
-    Account, AccountTag, App, AppTag, Fingerprint, Generation, GrantId, Holder, HolderTag, Lsn,
+    Account, AccountTag, App, AppTag, CodeMark, Fingerprint, Generation, GrantId, Holder, HolderTag, Lsn,
     OpId, User,
 };
 use crate::journal::{
@@ -151,6 +151,7 @@ pub(super) struct Operation {
 #[derive(Default)]
 pub(super) struct Callbacks {
     by_tag: HashMap<AccountTag, OpId>,
+    by_code: HashMap<CodeMark, AccountTag>,
     places: BTreeMap<OpId, (AccountTag, Option<GrantId>)>,
 }
 
@@ -407,14 +408,25 @@ impl Operation {
 }
 
 impl Callbacks {
-    pub(super) fn knows(&self, tag: AccountTag) -> bool {
-        self.by_tag.contains_key(&tag)
+    /// Returns the tag that an exchange was begun under with this tag or this code.
+    pub(super) fn used(&self, tag: AccountTag, code: Option<CodeMark>) -> Option<AccountTag> {
+        let by_code = || self.by_code.get(&code?).copied();
+        self.by_tag.get(&tag).map(|_| tag).or_else(by_code)
     }
 
     /// Notes an exchange; a tag is first used by the first.
-    pub(super) fn begin(&mut self, tag: AccountTag, op: OpId, account: AccountTag) {
+    pub(super) fn begin(
+        &mut self,
+        tag: AccountTag,
+        code: Option<CodeMark>,
+        op: OpId,
+        account: AccountTag,
+    ) {
         if !tag.is_none() && !self.by_tag.contains_key(&tag) {
             self.by_tag.insert(tag, op);
+            if let Some(code) = code {
+                self.by_code.entry(code).or_insert(tag);
+            }
             self.places.insert(op, (account, None));
         }
     }
