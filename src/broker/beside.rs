@@ -35,7 +35,7 @@ impl<L: Ledger> Broker<L> {
         grant: GrantId,
         scopes: &[&str],
     ) -> Result<Arc<IssuedPair>, BrokerError> {
-        let account = self.0.ledger.tag_of(&account.into());
+        let account = self.0.account_of(&account.into()).await?;
         if scopes.is_empty() {
             let problem = "name the scopes of the token beside the grant's own";
             return Err(BrokerError::Choice { account, problem });

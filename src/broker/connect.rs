@@ -12,6 +12,7 @@ use crate::format::value::Action;
 use crate::ids::{Account, AccountTag, App, Generation, GrantId, Holder, Lsn, User};
 use crate::journal::{Begin, IssuedPair, Settled};
 use crate::ledger::{Change, Ledger};
+use crate::outcome::Outcome;
 use crate::profile::IdentitySource;
 use crate::secret::Secret;
 use aws_lc_rs::digest;
@@ -23,6 +24,10 @@ use zeroize::Zeroizing;
 
 /// How long a user may take to approve.
 const CLICK_LIFETIME: Duration = Duration::from_secs(900);
+/// A callback's query is no longer: web servers take no longer request line by far.
+const QUERY_BYTES_MAX: usize = 64 * 1024;
+/// And has no more parameters: RFC 6749 and 9207 name five, providers add a few.
+const PARAMETERS_MAX: usize = 64;
 
 /// Says what a user is to be asked for.
 #[derive(Debug, Clone)]
@@ -82,6 +87,12 @@ pub struct Authorization {
 #[non_exhaustive]
 pub struct Connected {
     /// The account; provisional while the user is not known.
+    ///
+    /// Once the user is known the grant is under the user's own account
+    /// ([`Event::Identified`](super::Event::Identified)). Whoever still names the provisional one is
+    /// led there, as long as the ledger knows of it: the journal does until the store is opened
+    /// again after a compaction. From then on it is [`BrokerError::UnknownAccount`]; ask by the
+    /// user's account.
     pub account: AccountTag,
     /// The user, where it is known.
     pub user: Option<User>,
@@ -143,10 +154,20 @@ impl<L: Ledger> Broker<L> {
     }
 
     /// Takes in a user who comes back: checks state and issuer against the cookie, and exchanges the
-    /// code, once. A callback that is delivered twice gets what came of the first, also after a
-    /// restart; its code is never presented again.
+    /// code, once. A callback that is delivered twice, with its own cookie, gets what came of the
+    /// first, also after a restart; once the ledger no longer knows what came of it, the click has
+    /// expired. Its code is never presented again.
     ///
-    /// `query` is the query of the request, without the question mark.
+    /// Nobody gets anything by the code alone: one that was presented for a click is refused to any
+    /// other one ([`CallbackFault::OtherClick`]), and not presented either. The ledger knows which
+    /// codes were presented; the journal those of its last 16,384 exchanges, since the compaction
+    /// before it was opened. A stolen code of an older exchange, with a click that is younger than
+    /// what the ledger knows, is therefore presented once more, and it is the provider's to refuse
+    /// it: it has lapsed (RFC 6749, section 4.1.2, recommends ten minutes), it was used, and the
+    /// verifier is not its own.
+    ///
+    /// `query` is the query of the request, without the question mark: at most 64 KiB, with at most
+    /// 64 parameters.
     ///
     /// # Errors
     /// [`BrokerError::Callback`], [`BrokerError::Denied`], [`BrokerError::CapReached`], and those of
@@ -176,7 +197,7 @@ impl<L: Ledger> Broker<L> {
             _ => None,
         };
         let code = answer.code.ok_or(refused(CallbackFault::NoCode))?;
-        let tag = inner.tag_of_code(&code);
+        let tag = inner.tag_of_exchange(&code, &click);
         if inner.ledger.now_ms() >= click.expires_at_ms
             && inner.ledger.redeemed(tag).await?.is_none()
         {
@@ -195,9 +216,11 @@ impl<L: Ledger> Broker<L> {
 }
 
 impl<L: Ledger> Inner<L> {
-    /// An exchange is known by the fingerprint of its code, so that no code is ever presented twice.
-    fn tag_of_code(&self, code: &Secret) -> AccountTag {
-        AccountTag::from_bytes(self.ledger.fingerprint(code).to_bytes())
+    /// An exchange is known by its code, so that no code is ever presented twice, and by its click, so
+    /// that nobody gets what it came to by the code alone.
+    fn tag_of_exchange(&self, code: &Secret, click: &Click) -> AccountTag {
+        let of_click = self.ledger.fingerprint(&click.verifier());
+        AccountTag::of_exchange(self.ledger.fingerprint(code), of_click)
     }
 
     /// Exchanges a code, or tells what came of the exchange.
@@ -209,7 +232,7 @@ impl<L: Ledger> Inner<L> {
         named: Option<User>,
     ) -> Result<Box<Connected>, BrokerError> {
         let holder = click.holder().ok_or(BrokerError::Callback(CallbackFault::Cookie))?;
-        let tag = self.tag_of_code(&code);
+        let tag = self.tag_of_exchange(&code, &click);
         if self.ledger.redeemed(tag).await?.is_some() {
             return self.already(tag, &holder).await;
         }
@@ -241,7 +264,10 @@ impl<L: Ledger> Inner<L> {
         match came {
             Ok(came) => self.connected(desk, came, holder).await.map(Box::new),
             Err(BrokerError::Ledger(error)) => match &*error {
-                Error::CallbackUsed { .. } => self.already(tag, &holder).await,
+                Error::CallbackUsed { account } if *account == tag => {
+                    self.already(tag, &holder).await
+                }
+                Error::CallbackUsed { .. } => Err(BrokerError::Callback(CallbackFault::OtherClick)),
                 Error::CallbackTooOld { .. } => Err(BrokerError::Callback(CallbackFault::Expired)),
                 Error::CapReached { account, live, limit } => {
                     Err(self.cap_reached(*account, *live, *limit).await?)
@@ -301,7 +327,7 @@ impl<L: Ledger> Inner<L> {
                 Ok(Some((user, account))) => {
                     (connected.user, connected.account) = (Some(user), account);
                 }
-                Ok(None) => {}
+                Ok(None) => self.note_nameless(account),
                 Err(error) => tracing::warn!(target: "tokenwal", %error, "identifying a grant"),
             }
         }
@@ -319,15 +345,28 @@ impl<L: Ledger> Inner<L> {
         desk: &Desk,
         pair: &IssuedPair,
     ) -> Result<Option<(User, AccountTag)>, BrokerError> {
-        let Some(user) = desk.upstream().who(pair).await else { return Ok(None) };
+        let Some(user) = self.who(desk, pair).await else { return Ok(None) };
         let (from, grant) = (pair.account(), pair.grant());
         let account = Account::new(desk.app().clone(), user.clone());
         let to = self.ledger.tag_of(&(&account).into());
         self.change(from, Change::Identify { grant, account }).await?;
         self.shelf.drop(to);
-        self.moved_fresh(from, to, grant);
+        self.moved(from, to, grant);
         self.bell.ring(Event::Identified { from, account: to, grant });
         Ok(Some((user, to)))
+    }
+
+    /// Asks whose a pair is, as one of the app's calls at once. Nobody needs to know now: where no
+    /// call gets through it is asked another time.
+    async fn who(&self, desk: &Desk, pair: &IssuedPair) -> Option<User> {
+        if desk.gate.is_open() {
+            return None;
+        }
+        let pass = desk.gate.pass(|| self.ledger.now_ms()).await.ok()?;
+        let user = desk.upstream().who(pair).await;
+        // A look-up has no outcome: that nobody was named says nothing of how the provider is.
+        pass.done(&Outcome::Answered, self.ledger.now_ms());
+        user
     }
 
     /// Puts things in order around a new grant: earlier tries of its holder, the cap. Says whether
@@ -368,7 +407,13 @@ impl Answer {
             Self { state: String::new(), code: None, error: None, issuer: None, all: Vec::new() };
         let mut description = None;
         let mut error = None;
+        if query.len() > QUERY_BYTES_MAX {
+            return Err(BrokerError::Callback(CallbackFault::TooLong));
+        }
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+            if answer.all.len() >= PARAMETERS_MAX {
+                return Err(BrokerError::Callback(CallbackFault::TooLong));
+            }
             if answer.all.iter().any(|(known, _)| *known == name) {
                 return Err(BrokerError::Callback(CallbackFault::Twice));
             }

@@ -79,6 +79,7 @@ impl Click {
         self.user.as_ref().and_then(|user| User::new(user.clone()).ok())
     }
 
+    /// The verifier of RFC 7636. It is a secret of this click, so it tells the click from others.
     pub(super) fn verifier(&self) -> Secret {
         Secret::new(self.verifier.clone())
     }

@@ -170,6 +170,12 @@ pub enum CallbackFault {
     /// A parameter is given twice (RFC 6749, section 3.1).
     #[error("a parameter is given twice")]
     Twice,
+    /// The query is longer than any provider's answer, or has more parameters.
+    #[error("the query is too long")]
+    TooLong,
+    /// The code came with another click, and was presented for that one.
+    #[error("the code was given to another click")]
+    OtherClick,
 }
 
 impl From<Error> for BrokerError {

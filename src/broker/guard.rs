@@ -50,7 +50,7 @@ impl<L: Ledger> Broker<L> {
         grant: GrantId,
         force: bool,
     ) -> Result<(), BrokerError> {
-        let account = self.0.ledger.tag_of(&account.into());
+        let account = self.0.account_of(&account.into()).await?;
         self.0.in_task(move |inner| async move { inner.revoke(account, grant, force).await }).await
     }
 
@@ -65,7 +65,7 @@ impl<L: Ledger> Broker<L> {
         grant: GrantId,
     ) -> Result<Option<Keeps>, BrokerError> {
         let inner = &self.0;
-        let account = inner.ledger.tag_of(&account.into());
+        let account = inner.account_of(&account.into()).await?;
         let view = inner.view(account).await?;
         let desk = inner.desk_of(&view)?;
         let found = view.grants.iter().find(|known| known.grant == grant);

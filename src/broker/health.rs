@@ -75,7 +75,7 @@ impl<L: Ledger> Broker<L> {
     /// [`BrokerError::UnknownAccount`], [`BrokerError::UnknownApp`], what keeps it from being read.
     pub async fn health(&self, account: impl Into<AccountRef>) -> Result<Health, BrokerError> {
         let inner = &self.0;
-        let account = inner.ledger.tag_of(&account.into());
+        let account = inner.account_of(&account.into()).await?;
         let view = inner.view(account).await?;
         let desk = inner.desk_of(&view)?;
         let mut waiting = Vec::new();

@@ -81,7 +81,7 @@ impl<L: Ledger> Broker<L> {
         holder: &Holder,
         scopes: &[&str],
     ) -> Result<Option<Arc<IssuedPair>>, BrokerError> {
-        let account = self.0.ledger.tag_of(&account.into());
+        let account = self.0.account_of(&account.into()).await?;
         match self.0.ready(account).await {
             Err(BrokerError::UnknownAccount { .. }) => Ok(None),
             ready => match self.0.reusable(&*ready?, holder, scopes, |_| true) {
@@ -168,15 +168,21 @@ impl<L: Ledger> Inner<L> {
         Ok(done)
     }
 
-    /// Makes a change and drops the account from the shelf.
+    /// Makes a change, where the grant is now, and drops the account from the shelf.
     pub(super) async fn change(
         &self,
         account: AccountTag,
         change: Change,
     ) -> Result<Lsn, BrokerError> {
-        let changed = self.ledger.change(account, change).await;
-        self.shelf.drop(account);
-        Ok(changed?)
+        let mut account = account;
+        loop {
+            let changed = self.ledger.change(account, change.clone()).await;
+            self.shelf.drop(account);
+            match changed {
+                Ok(lsn) => return Ok(lsn),
+                Err(error) => account = self.where_to(account, error.into()).await?,
+            }
+        }
     }
 
     /// Finds the best of the grants of an account that a holder may use, and that are `wanted`.

@@ -38,7 +38,7 @@ impl<L: Ledger> Broker<L> {
         account: impl Into<AccountRef>,
         grant: GrantId,
     ) -> Result<Option<Introspection>, BrokerError> {
-        let account = self.0.ledger.tag_of(&account.into());
+        let account = self.0.account_of(&account.into()).await?;
         self.0
             .in_task(move |inner| async move {
                 let ready = inner.ready(account).await?;

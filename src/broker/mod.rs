@@ -10,6 +10,8 @@
 //! - `judge` says what the rules are without a broker, `control` takes orders from other processes.
 //! - `call` is the one way to a provider: intent, call, outcome. `flights` keeps it in a task of its
 //!   own, `gate` holds it back, `upstream` is its other end. `metrics` counts.
+//! - `arrivals` is what the process knows of the pairs that came to it, and `moved` leads from a
+//!   provisional account to where its grant went.
 //!
 //! Every call to a provider runs in a task of its own on tokio. Callers may leave, time out or panic:
 //! what the provider answers is durable all the same, and the next caller gets it.
@@ -44,6 +46,7 @@
 
 mod ahead;
 mod app;
+mod arrivals;
 mod beside;
 mod cache;
 mod call;
@@ -63,6 +66,7 @@ mod import;
 mod introspect;
 mod judge;
 mod metrics;
+mod moved;
 mod reconcile;
 mod resolve;
 mod rules;
@@ -93,6 +97,7 @@ use crate::outcome::Outcome;
 use crate::sync::lock;
 use ahead::Ahead;
 use app::Desk;
+use arrivals::Arrivals;
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use cache::Shelf;
@@ -100,7 +105,7 @@ use cookie::Jar;
 use event::Bell;
 use flights::{Flights, Tasks};
 use metrics::Meter;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
@@ -110,8 +115,6 @@ use tokio::time::Instant;
 const DEADLINE: Duration = Duration::from_secs(60);
 /// How much later than its deadline a call may still be carried out, unless another time is set.
 const LATE_MARGIN: Duration = Duration::from_secs(60);
-/// Grants that were issued and of which no token was handed out: at most so many are remembered.
-const FRESH_MAX: usize = 65_536;
 
 /// A broker. It is a handle: clones share the work.
 ///
@@ -170,17 +173,14 @@ struct Inner<L: Ledger> {
     ahead: Arc<Ahead>,
     tasks: Tasks,
     meter: Arc<Meter>,
-    /// Grants of which this process knows that it has handed out no token.
-    fresh: Mutex<HashSet<(AccountTag, GrantId)>>,
+    /// What this process knows of the pairs that came to it.
+    arrivals: Mutex<Arrivals>,
     /// The ledger's head when this began: what was begun before and has no outcome was left.
     began: Lsn,
     /// When this began, by a clock that nobody sets.
     started: Instant,
     /// When operations of this process were begun, as long as they are on their way or in doubt.
     begun: Mutex<HashMap<OpId, Instant>>,
-    /// When the newest pairs of this process came, by the clock that nobody sets, and for how long
-    /// their access tokens work.
-    came: Mutex<HashMap<(AccountTag, GrantId), (Instant, Duration)>>,
     /// When accounts are to be looked into again.
     wakes: Mutex<HashMap<AccountTag, Instant>>,
     /// What was heard and said of operations in doubt.
@@ -284,11 +284,10 @@ impl<L: Ledger> BrokerBuilder<L> {
             ahead: Arc::new(Ahead::new()),
             tasks: Tasks::new(Arc::clone(&meter)),
             meter,
-            fresh: Mutex::default(),
+            arrivals: Mutex::new(Arrivals::new(Instant::now())),
             began,
             started: Instant::now(),
             begun: Mutex::default(),
-            came: Mutex::default(),
             wakes: Mutex::default(),
             looked: Mutex::default(),
             failed: Mutex::default(),
@@ -395,39 +394,5 @@ impl<L: Ledger> Inner<L> {
         let mut bytes = [0; 32];
         self.fill(&mut bytes)?;
         Ok(BASE64_URL_SAFE_NO_PAD.encode(bytes))
-    }
-
-    fn note_fresh(&self, account: AccountTag, grant: GrantId) {
-        let mut fresh = lock(&self.fresh);
-        if fresh.len() < FRESH_MAX {
-            fresh.insert((account, grant));
-        }
-    }
-
-    fn moved_fresh(&self, from: AccountTag, to: AccountTag, grant: GrantId) {
-        let mut fresh = lock(&self.fresh);
-        if fresh.remove(&(from, grant)) {
-            fresh.insert((to, grant));
-        }
-    }
-
-    /// Notes when a pair came. Of those that are too many nothing is noted: they count as older.
-    fn note_came(&self, pair: &IssuedPair) {
-        let mut came = lock(&self.came);
-        let key = (pair.account(), pair.grant());
-        if came.len() < FRESH_MAX || came.contains_key(&key) {
-            let left_ms = pair.expires_at_ms().unwrap_or(u64::MAX);
-            let lifetime = Duration::from_millis(left_ms.saturating_sub(self.ledger.now_ms()));
-            came.insert(key, (Instant::now(), lifetime));
-        }
-    }
-
-    /// Notes that a token of a grant leaves this process's hands.
-    fn hand(&self, pair: &IssuedPair) {
-        lock(&self.fresh).remove(&(pair.account(), pair.grant()));
-    }
-
-    fn is_fresh(&self, account: AccountTag, grant: GrantId) -> bool {
-        lock(&self.fresh).contains(&(account, grant))
     }
 }

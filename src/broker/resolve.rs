@@ -66,7 +66,7 @@ impl<L: Ledger> Broker<L> {
         account: impl Into<AccountRef>,
     ) -> Result<Vec<(OperationView, Step)>, BrokerError> {
         let inner = &self.0;
-        let view = inner.view(inner.ledger.tag_of(&account.into())).await?;
+        let view = inner.view(inner.account_of(&account.into()).await?).await?;
         let desk = inner.desk_of(&view)?;
         let open = view.in_doubt.iter().filter(|open| inner.is_left(open));
         let step = |open: &OperationView| inner.case(&desk, &view, open).step();
@@ -87,7 +87,7 @@ impl<L: Ledger> Broker<L> {
         op: OpId,
         choice: Choice,
     ) -> Result<(), BrokerError> {
-        let account = self.0.ledger.tag_of(&account.into());
+        let account = self.0.account_of(&account.into()).await?;
         self.0.in_task(move |inner| async move { inner.choose(account, op, choice).await }).await
     }
 
@@ -113,8 +113,9 @@ impl<L: Ledger> Inner<L> {
         open.doubt.is_some() || open.op.0 <= self.began.0
     }
 
-    /// Looks into all that is in doubt, without waiting.
+    /// Looks into all that is in doubt, or nobody's, without waiting.
     pub(super) async fn look_into_all(&self) {
+        self.take_nameless().into_iter().for_each(|account| self.look_into(account));
         match self.ledger.pending().await {
             Ok(accounts) => accounts.into_iter().for_each(|account| self.look_into(account)),
             Err(error) => tracing::warn!(target: "tokenwal", %error, "looking for what is open"),
@@ -179,6 +180,7 @@ impl<L: Ledger> Inner<L> {
         let from = view.account_tag;
         for grant in view.grants.iter().filter(|grant| grant.end.is_none()) {
             let Some(pair) = self.ledger.pair(from, grant.grant).await? else { continue };
+            self.note_nameless(from);
             if let Some((_, to)) = self.identify(desk, &pair).await? {
                 self.keep_a_place_free(desk, to).await?;
             }
@@ -214,9 +216,6 @@ impl<L: Ledger> Inner<L> {
     /// Says how long the newest access token of a grant may still work. Of one that came before this
     /// process did, nobody knows for how long it is there: it may have been issued just then.
     fn token_left(&self, desk: &Desk, view: &AccountView, grant: GrantId) -> Duration {
-        if let Some((came, lifetime)) = lock(&self.came).get(&(view.account_tag, grant)) {
-            return lifetime.saturating_sub(came.elapsed());
-        }
         let declared = desk.profile().expiry().known().and_then(|expiry| expiry.access_seconds);
         let declared =
             declared.map_or(TOKEN_LIFETIME, |seconds| Duration::from_secs(seconds.into()));
@@ -225,7 +224,9 @@ impl<L: Ledger> Inner<L> {
             .iter()
             .find(|known| known.grant == grant)
             .map_or(0, |grant| grant.expires_at_ms.saturating_sub(grant.issued_at_ms));
-        declared.max(Duration::from_millis(dated)).saturating_sub(self.started.elapsed())
+        let longest = declared.max(Duration::from_millis(dated));
+        let (came, lifetime) = lock(&self.arrivals).of((view.account_tag, grant), longest);
+        lifetime.saturating_sub(came.elapsed())
     }
 
     async fn choose(

@@ -102,7 +102,7 @@ impl<L: Ledger> Broker<L> {
         account: impl Into<AccountRef>,
         grant: GrantId,
     ) -> Result<Arc<IssuedPair>, BrokerError> {
-        let account = self.0.ledger.tag_of(&account.into());
+        let account = self.0.account_of(&account.into()).await?;
         self.0.refreshed(account, grant).await
     }
 
@@ -117,7 +117,7 @@ impl<L: Ledger> Broker<L> {
     /// # Cancel safety
     /// As [`Broker::access_token`].
     pub async fn rejected(&self, pair: &IssuedPair) -> Result<Arc<IssuedPair>, BrokerError> {
-        let account = pair.account();
+        let account = self.0.account_of(&pair.account().into()).await?;
         if pair.is_beside() {
             return self.0.rejected_beside(pair).await;
         }
@@ -152,7 +152,7 @@ impl<L: Ledger> Broker<L> {
     /// Dropping the future stops nothing.
     pub async fn worked(&self, pair: &IssuedPair) -> Result<(), BrokerError> {
         let inner = &self.0;
-        let account = pair.account();
+        let account = inner.account_of(&pair.account().into()).await?;
         // It says nothing of the refresh token that the newest pair came with.
         if pair.is_beside() {
             return Ok(());
@@ -190,6 +190,9 @@ impl<L: Ledger> Inner<L> {
         let changes = self.shelf.changes(account);
         let view = self.ledger.account(account).await?;
         let view = view.ok_or(BrokerError::UnknownAccount { account })?;
+        if view.provisional {
+            self.note_nameless(account);
+        }
         let mut grants = Vec::new();
         for grant in view.grants.iter().filter(|grant| grant.end.is_none()) {
             if let Some(pair) = self.ledger.pair(account, grant.grant).await? {
@@ -206,6 +209,21 @@ impl<L: Ledger> Inner<L> {
     }
 
     async fn hand_out(
+        &self,
+        mut account: AccountTag,
+        holder: Option<&Holder>,
+        scopes: &[&str],
+        min_validity: Duration,
+    ) -> Result<Arc<IssuedPair>, BrokerError> {
+        loop {
+            match self.hand_out_of(account, holder, scopes, min_validity).await {
+                Ok(pair) => return Ok(pair),
+                Err(error) => account = self.where_to(account, error).await?,
+            }
+        }
+    }
+
+    async fn hand_out_of(
         &self,
         account: AccountTag,
         holder: Option<&Holder>,
@@ -337,7 +355,12 @@ impl<L: Ledger> Inner<L> {
             came => came,
         };
         self.shelf.drop(account);
-        self.landed(&desk, account, grant, came?).await
+        let landed = self.landed(&desk, account, grant, came?).await?;
+        if ready.view.provisional {
+            // With an access token that works it can be asked whose it is.
+            self.look_into(account);
+        }
+        Ok(landed)
     }
 
     pub(super) async fn mint_now(

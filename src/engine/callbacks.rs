@@ -367,7 +367,8 @@ mod tests {
     }
 
     fn with_code(op: u64, code: Option<u64>) -> Trace {
-        let code = code.and_then(|code| CodeMark::of(Fingerprint::from_bytes(tag(code).to_bytes())));
+        let code =
+            code.and_then(|code| CodeMark::of(Fingerprint::from_bytes(tag(code).to_bytes())));
         Trace::Begun { tag: tag(op), code, op: OpId(op), account: tag(op) }
     }
 

@@ -142,7 +142,8 @@ impl Journal {
             return Err(Error::Busy { account, op });
         }
         // Where the user was known, the caller's tag stands there, of which half is the code's.
-        match CodeMark::of(code).is_some_and(|code| CodeMark::of(exchange.presented) == Some(code)) {
+        match CodeMark::of(code).is_some_and(|code| CodeMark::of(exchange.presented) == Some(code))
+        {
             true => Ok(exchange),
             false => Err(Error::OtherToken { account, op }),
         }

@@ -18,11 +18,13 @@
 mod asked;
 mod cancel;
 mod cap;
+mod clicks;
 mod connect;
 mod doubt;
 mod faults;
 mod holders;
 mod many;
+mod naming;
 mod restart;
 mod tokens;
 mod world;

@@ -44,6 +44,7 @@ macro_rules! rules {
             a_cap_counts_what_may_live,
             of_concurrent_callbacks_exactly_one_gets_through,
             a_tag_is_used_once,
+            a_code_is_presented_under_one_tag,
             a_code_in_doubt_can_be_burnt,
         }
         each! { $harness, settle:

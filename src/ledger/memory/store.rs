@@ -6,8 +6,8 @@ use crate::engine::lapse::Lapse;
 use crate::error::Error;
 use crate::format::value::{Action, DoubtReason};
 use crate::ids::{
-    Account, AccountTag, App, AppTag, CodeMark, Fingerprint, Generation, GrantId, Holder, HolderTag, Lsn,
-    OpId, User,
+    Account, AccountTag, App, AppTag, CodeMark, Fingerprint, Generation, GrantId, Holder,
+    HolderTag, Lsn, OpId, User,
 };
 use crate::journal::{
     CapCounts, EndView, Event, EventDetails, IssuedPair, Promise, Redeemed, RefusalView, Ticket,

@@ -323,6 +323,43 @@ pub async fn a_tag_is_used_once<H: Harness>(store: &mut H) {
     assert_err!(store.ledger().begin(begin).await, Error::BehindHead { .. });
 }
 
+pub async fn a_code_is_presented_under_one_tag<H: Harness>(store: &mut H) {
+    let since = store.ledger().head();
+    let code = |number: u8| Secret::new(format!("code-{number}"));
+    let tag = |ledger: &H::Ledger, number: u8, click: &str| {
+        let click = ledger.fingerprint(&Secret::new(click.into()));
+        AccountTag::of_exchange(ledger.fingerprint(&code(number)), click)
+    };
+    let under = |tag, number: u8, is_known: bool| {
+        let exchange = Begin::exchange(&app()).under(tag, since).presenting(&code(number));
+        if is_known { exchange.user(&user("u")) } else { exchange }
+    };
+    for (number, is_known) in [(1, false), (2, true)] {
+        let ledger = store.ledger();
+        let first = tag(ledger, number, "first");
+        let ticket = ledger.begin(under(first, number, is_known)).await.unwrap();
+        let (account, op) = (ticket.account(), ticket.op());
+        ledger.settle(ticket, doubt()).await.unwrap();
+        store.restart().await;
+        let ledger = store.ledger();
+        let second = tag(ledger, number, "second");
+        assert_ne!(first, second);
+        for is_known in [false, true] {
+            let again = ledger.begin(under(second, number, is_known)).await;
+            assert_err!(again, Error::CallbackUsed { account } if account == first);
+        }
+        assert!(ledger.redeemed(second).await.unwrap().is_none());
+        assert_eq!(ledger.redeemed(first).await.unwrap().unwrap().op, op);
+        // Whoever has the code may burn it, and nobody who has another.
+        let burn = |number| Begin::burn(account, op).presenting(&code(number));
+        assert_err!(ledger.begin(burn(number + 100)).await, Error::OtherToken { .. });
+        ledger.begin(burn(number)).await.unwrap();
+        // The click may be given another code.
+        let other = tag(ledger, number + 50, "first");
+        ledger.begin(under(other, number + 50, is_known)).await.unwrap();
+    }
+}
+
 pub async fn a_code_in_doubt_can_be_burnt<H: Harness>(store: &mut H) {
     let ledger = store.ledger();
     let (code, other) = (Secret::new("code".into()), Secret::new("other".into()));

@@ -1,0 +1,169 @@
+//! What this process knows of the pairs that came to it, and no record says: when each came, by a
+//! clock that nobody sets; whether a token of it was handed out; whose users are not known yet.
+//!
+//! All of it is bounded. What is forgotten is taken for what is safe: a token was handed out, and a
+//! pair came when the newest of those that were forgotten did.
+
+use super::Inner;
+use crate::ids::{AccountTag, GrantId};
+use crate::journal::IssuedPair;
+use crate::ledger::Ledger;
+use crate::sync::lock;
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// At most so many grants are remembered, and so many accounts.
+const REMEMBERED_MAX: usize = 65_536;
+
+type Of = (AccountTag, GrantId);
+
+/// What is known of pairs that came.
+#[derive(Debug)]
+pub(super) struct Arrivals {
+    /// When the newest pair of a grant came, and for how long its access token works.
+    came: HashMap<Of, (Instant, Duration)>,
+    in_order: BTreeSet<(Instant, Of)>,
+    /// What is not known here came no later than this.
+    others: Instant,
+    /// Grants of which no token was handed out.
+    fresh: HashSet<Of>,
+    /// Provisional accounts of which nobody could say whose they are.
+    nameless: HashSet<AccountTag>,
+}
+
+impl Arrivals {
+    /// Begins with a process: whatever it did not see came before.
+    pub(super) fn new(started: Instant) -> Self {
+        Self {
+            came: HashMap::new(),
+            in_order: BTreeSet::new(),
+            others: started,
+            fresh: HashSet::new(),
+            nameless: HashSet::new(),
+        }
+    }
+
+    fn note(&mut self, of: Of, now: Instant, lifetime: Duration) {
+        self.forget(of);
+        if self.came.len() >= REMEMBERED_MAX
+            && let Some((came, oldest)) = self.in_order.pop_first()
+        {
+            self.came.remove(&oldest);
+            self.others = self.others.max(came);
+        }
+        self.came.insert(of, (now, lifetime));
+        self.in_order.insert((now, of));
+    }
+
+    fn forget(&mut self, of: Of) -> Option<(Instant, Duration)> {
+        let known = self.came.remove(&of)?;
+        self.in_order.remove(&(known.0, of));
+        Some(known)
+    }
+
+    fn relocate(&mut self, from: Of, to: Of) {
+        if let Some((came, lifetime)) = self.forget(from) {
+            self.note(to, came, lifetime);
+        }
+        if self.fresh.remove(&from) {
+            self.fresh.insert(to);
+        }
+        self.nameless.remove(&from.0);
+    }
+
+    /// Returns when the newest pair of a grant came and for how long its access token works. Where
+    /// that is not known it is `otherwise`, from when the pair came at the latest.
+    pub(super) fn of(&self, of: Of, otherwise: Duration) -> (Instant, Duration) {
+        self.came.get(&of).copied().unwrap_or((self.others, otherwise))
+    }
+}
+
+impl<L: Ledger> Inner<L> {
+    /// Notes when a pair came.
+    pub(super) fn note_came(&self, pair: &IssuedPair) {
+        let left_ms = pair.expires_at_ms().unwrap_or(u64::MAX);
+        let lifetime = Duration::from_millis(left_ms.saturating_sub(self.ledger.now_ms()));
+        lock(&self.arrivals).note((pair.account(), pair.grant()), Instant::now(), lifetime);
+    }
+
+    /// Notes a grant of which no token was handed out yet.
+    pub(super) fn note_fresh(&self, account: AccountTag, grant: GrantId) {
+        let fresh = &mut lock(&self.arrivals).fresh;
+        if fresh.len() < REMEMBERED_MAX {
+            fresh.insert((account, grant));
+        }
+    }
+
+    /// Notes that a token of a grant leaves this process's hands.
+    pub(super) fn hand(&self, pair: &IssuedPair) {
+        lock(&self.arrivals).fresh.remove(&(pair.account(), pair.grant()));
+    }
+
+    pub(super) fn is_fresh(&self, account: AccountTag, grant: GrantId) -> bool {
+        lock(&self.arrivals).fresh.contains(&(account, grant))
+    }
+
+    /// Notes that nobody has said yet whose a provisional account is: it is asked again. Those that
+    /// are held are listed nowhere else.
+    pub(super) fn note_nameless(&self, account: AccountTag) {
+        let nameless = &mut lock(&self.arrivals).nameless;
+        if nameless.len() < REMEMBERED_MAX {
+            nameless.insert(account);
+        }
+    }
+
+    /// Takes those accounts, to be asked again. Who still knows nobody notes so.
+    pub(super) fn take_nameless(&self) -> HashSet<AccountTag> {
+        std::mem::take(&mut lock(&self.arrivals).nameless)
+    }
+
+    /// Takes what is known of a grant along to another account.
+    pub(super) fn moved(&self, from: AccountTag, to: AccountTag, grant: GrantId) {
+        lock(&self.arrivals).relocate((from, grant), (to, grant));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(number: u64) -> Of {
+        (AccountTag::from_bytes([1; 16]), GrantId(number))
+    }
+
+    #[test]
+    fn what_is_forgotten_came_no_later_than_the_newest_of_it() {
+        let (started, hour) = (Instant::now(), Duration::from_secs(3600));
+        let at = |number: u64| started + Duration::from_secs(number);
+        let mut arrivals = Arrivals::new(started);
+        assert_eq!(arrivals.of(of(1), hour), (started, hour), "it came before the process did");
+        let last = REMEMBERED_MAX as u64;
+        (1..=last).for_each(|number| arrivals.note(of(number), at(number), Duration::ZERO));
+        arrivals.note(of(1), at(last + 1), Duration::ZERO);
+        assert_eq!(arrivals.of(of(1), hour).0, at(last + 1), "it came again");
+        assert_eq!(arrivals.of(of(0), hour).0, started, "nothing is forgotten yet");
+        arrivals.note(of(last + 1), at(last + 2), Duration::ZERO);
+        arrivals.note(of(last + 2), at(last + 3), Duration::ZERO);
+        assert_eq!(arrivals.of(of(0), hour), (at(3), hour));
+        assert_eq!(
+            (arrivals.came.len(), arrivals.in_order.len()),
+            (REMEMBERED_MAX, REMEMBERED_MAX)
+        );
+    }
+
+    #[test]
+    fn what_moves_takes_along_when_it_came() {
+        let (started, minute) = (Instant::now(), Duration::from_secs(60));
+        let mut arrivals = Arrivals::new(started);
+        let (from, to) = (of(1), (AccountTag::from_bytes([2; 16]), GrantId(1)));
+        arrivals.note(from, started + minute, minute);
+        arrivals.fresh.insert(from);
+        arrivals.nameless.insert(from.0);
+        arrivals.relocate(from, to);
+        assert_eq!(arrivals.of(to, Duration::ZERO), (started + minute, minute));
+        assert_eq!(arrivals.of(from, Duration::ZERO), (started, Duration::ZERO));
+        assert!(arrivals.fresh.contains(&to) && arrivals.fresh.len() == 1);
+        assert!(arrivals.nameless.is_empty());
+    }
+}
