@@ -1,7 +1,8 @@
 //! The broker between a service and its providers: it issues, refreshes and revokes through a
 //! [`Ledger`], and never kills a living grant.
 //!
-//! - `connect` sends users off to approve and takes them in; `cookie` is what they carry.
+//! - `connect` sends users off to approve and takes them in; `cookie` is what they carry, `answer` what
+//!   they come back with.
 //! - `tokens` hands out access tokens; `ahead` refreshes those in use before they lapse.
 //! - `holders` is who depends on what, `guard` the provider's cap, `import` the way in and out,
 //!   `reconcile` the comparison with the service's own rows, `health` what to show.
@@ -45,6 +46,7 @@
 //! registered then, at zero.
 
 mod ahead;
+mod answer;
 mod app;
 mod arrivals;
 mod beside;
