@@ -1,9 +1,11 @@
 //! What a ledger has to bring to be tested.
 
+use crate::over::{DiskLayer, Over};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tempfile::TempDir;
+use tokenwal::disk::{Disk, RealDisk};
 use tokenwal::ledger::{Ledger, MemoryLedger};
 use tokenwal::{Clock, FixedKeys, Journal, Options};
 
@@ -23,6 +25,9 @@ pub trait Harness: Sized {
 
     /// Opens the store as the next process would: what is open was left behind by the one before.
     async fn restart(&mut self);
+
+    /// Opens a copy of the store on another host, which takes it over.
+    async fn claim(&mut self);
 
     /// Has writes fail until the next [`restart`](Harness::restart).
     async fn refuse_writes(&mut self);
@@ -57,6 +62,22 @@ pub struct OnDisk {
     journal: Journal,
     clock: Arc<Hand>,
     dir: TempDir,
+    /// On how many hosts it was before.
+    moves: u32,
+}
+
+/// The disk of another host.
+#[derive(Debug)]
+struct Elsewhere(RealDisk, u32);
+
+impl DiskLayer for Elsewhere {
+    fn below(&self) -> &dyn Disk {
+        &self.0
+    }
+
+    fn host(&self) -> String {
+        format!("{}-{}", self.0.host(), self.1)
+    }
 }
 
 impl OnDisk {
@@ -64,7 +85,21 @@ impl OnDisk {
         let dir = tempfile::tempdir().unwrap();
         let options = options(&clock);
         let (journal, _) = options.create(dir.path().join("store")).unwrap();
-        Self { journal, clock, dir }
+        Self { journal, clock, dir, moves: 0 }
+    }
+}
+
+impl OnDisk {
+    async fn open_again(&mut self, how: impl FnOnce(Options) -> Options) {
+        // One that was closed already says so.
+        let _ = self.journal.clone().close().await;
+        let path = self.dir.path().join("store");
+        let mut options = options(&self.clock).wait_for_lock(Duration::from_secs(10));
+        if self.moves > 0 {
+            let disk = Elsewhere(RealDisk::open(&path).unwrap(), self.moves);
+            options = options.disk(Arc::new(Over(disk)));
+        }
+        self.journal = how(options).open(&path).unwrap().0;
     }
 }
 
@@ -88,10 +123,12 @@ impl Harness for OnDisk {
     }
 
     async fn restart(&mut self) {
-        // One that was closed already says so.
-        let _ = self.journal.clone().close().await;
-        let options = options(&self.clock).wait_for_lock(Duration::from_secs(10));
-        self.journal = options.open(self.dir.path().join("store")).unwrap().0;
+        self.open_again(|options| options).await;
+    }
+
+    async fn claim(&mut self) {
+        self.moves += 1;
+        self.open_again(Options::claim).await;
     }
 
     async fn refuse_writes(&mut self) {
@@ -129,6 +166,10 @@ impl Harness for InMemory {
     async fn restart(&mut self) {
         self.ledger.fail_writes(false);
         self.ledger = self.ledger.restart();
+    }
+
+    async fn claim(&mut self) {
+        self.ledger = self.ledger.claim();
     }
 
     async fn refuse_writes(&mut self) {

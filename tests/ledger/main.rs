@@ -13,6 +13,8 @@
 
 mod differential;
 mod harness;
+#[path = "../shared/over.rs"]
+mod over;
 mod rules;
 mod words;
 
@@ -94,6 +96,7 @@ macro_rules! rules {
             an_import_happens_once,
             an_import_is_paused_until_it_is_activated,
             an_import_may_name_its_holder,
+            what_a_claimed_copy_has_is_stale_until_it_proves_itself,
             what_needs_a_look_is_pending,
             a_walk_shows_every_account_once,
             a_callback_is_found_again,

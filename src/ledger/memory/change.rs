@@ -73,7 +73,7 @@ impl Store {
             Change::Worked { grant: id, generation } => {
                 let grant = state.grant_mut(account, id)?;
                 if grant.generation == generation {
-                    (grant.worked, grant.previous) = (true, None);
+                    (grant.worked, grant.previous) = (at.lsn, None);
                 }
                 (event.grant, event.generation, event.kind) = (id, generation, "worked");
             }

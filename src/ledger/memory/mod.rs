@@ -119,6 +119,14 @@ impl MemoryLedger {
         Self { opening, ..self.clone() }
     }
 
+    /// Opens the store as another host would that has taken over a copy of it: as
+    /// [`restart`](Self::restart), and every grant is [stale](crate::GrantView::stale) until it has
+    /// a newer pair, or one that has worked.
+    pub fn claim(&self) -> Self {
+        let opening = lock(&self.store).claim();
+        Self { opening, ..self.clone() }
+    }
+
     /// Has the next settle fail; its ticket and outcome are given back.
     pub fn fail_next_settle(&self) {
         lock(&self.store).faults.settles += 1;

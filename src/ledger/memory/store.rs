@@ -32,6 +32,8 @@ pub(super) struct Store {
     /// Operations up to here were left behind by an earlier opening.
     opened: Lsn,
     pub(super) openings: u64,
+    /// When it was last taken over from a copy, or never.
+    pub(super) claimed: Lsn,
     /// When it was last written to.
     pub(super) newest_ms: u64,
     pub(super) accounts: BTreeMap<AccountTag, State>,
@@ -73,7 +75,8 @@ pub(super) struct Grant {
     pub(super) told_ms: Option<u64>,
     /// The token that it began with, where the newest pair is not its first.
     pub(super) first: Fingerprint,
-    pub(super) worked: bool,
+    /// The change that said that the newest pair has worked, or none.
+    pub(super) worked: Lsn,
     pub(super) paused: bool,
     pub(super) imported: bool,
     pub(super) fenced: bool,
@@ -160,6 +163,13 @@ impl Store {
         self.opened = self.next();
         self.openings += 1;
         self.openings
+    }
+
+    /// Opens a copy on another host: whoever has the other one may have used what is in it.
+    pub(super) fn claim(&mut self) -> u64 {
+        let opening = self.open_again();
+        self.claimed = self.next();
+        opening
     }
 
     pub(super) fn next(&mut self) -> Lsn {
@@ -343,7 +353,8 @@ impl Grant {
             held.scopes.clone_from(&pair.names.scopes);
         }
         self.generation = pair.generation;
-        (self.worked, self.fenced, self.refusal, self.told_ms) = (false, false, None, None);
+        (self.fenced, self.refusal, self.told_ms) = (false, None, None);
+        self.worked = Lsn::NONE;
         self.newest = Some(Arc::new(pair));
     }
 

@@ -11,11 +11,12 @@ use std::collections::VecDeque;
 
 impl Store {
     pub(super) fn view(&self, account: AccountTag, tagger: &Tagger) -> Option<AccountView> {
-        self.accounts.get(&account).map(|state| state.view(account, tagger))
+        self.accounts.get(&account).map(|state| state.view(account, tagger, self.claimed))
     }
 
     pub(super) fn views(&self, tagger: &Tagger) -> VecDeque<AccountView> {
-        self.accounts.iter().map(|(account, state)| state.view(*account, tagger)).collect()
+        let view = |(account, state): (&_, &State)| state.view(*account, tagger, self.claimed);
+        self.accounts.iter().map(view).collect()
     }
 
     pub(super) fn history(&self, account: AccountTag) -> History {
@@ -25,7 +26,7 @@ impl Store {
 }
 
 impl State {
-    fn view(&self, account_tag: AccountTag, tagger: &Tagger) -> AccountView {
+    fn view(&self, account_tag: AccountTag, tagger: &Tagger, claimed: Lsn) -> AccountView {
         let pairs = self.grants.values().rev().filter_map(|grant| grant.newest.as_ref());
         let names = pairs.map(|pair| &pair.names);
         let names = || names.clone().chain(self.operations.values().map(|open| &open.names));
@@ -39,14 +40,14 @@ impl State {
             user: user.or_else(|| names().find_map(|names| names.user.clone())),
             provisional: self.provisional,
             lsn: self.version,
-            grants: self.grants.values().map(|grant| grant.view(tagger)).collect(),
+            grants: self.grants.values().map(|grant| grant.view(tagger, claimed)).collect(),
             in_doubt: self.operations.values().map(|open| open.view(account_tag)).collect(),
         }
     }
 }
 
 impl Grant {
-    fn view(&self, tagger: &Tagger) -> GrantView {
+    fn view(&self, tagger: &Tagger, claimed: Lsn) -> GrantView {
         let pair = self.newest.as_deref();
         let named = |names: &Names| {
             let holder = names.holder.clone()?;
@@ -78,12 +79,11 @@ impl Grant {
             adopt_by_ms: pair.map(|pair| pair.adopt_by_ms).unwrap_or_default(),
             has_refresh_token: !self.refresh().is_none(),
             refresh_fingerprint: self.refresh(),
-            worked: self.worked,
+            worked: !self.worked.is_none(),
             paused: self.paused,
             imported: self.imported,
             fenced: self.fenced,
-            // Nobody else can have taken it over.
-            stale: false,
+            stale: claimed > self.worked.max(pair.map(|pair| pair.lsn).unwrap_or_default()),
             keeps_previous: self.previous.is_some(),
             refusal: self.refusal.clone(),
             end: self.end.clone(),

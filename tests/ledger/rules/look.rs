@@ -253,3 +253,34 @@ pub async fn tags_and_keys_are_the_same_for_the_life_of_the_store<H: Harness>(st
     store.restart().await;
     assert_eq!(named(store.ledger()), before);
 }
+
+pub async fn what_a_claimed_copy_has_is_stale_until_it_proves_itself<H: Harness>(store: &mut H) {
+    let ledger = store.ledger();
+    let first = issue(ledger, "u", "a1", "r1").await;
+    let second = issue(ledger, "u", "b1", "s1").await;
+    let account = first.account();
+    assert!(!grant(ledger, account, first.grant()).await.stale);
+    store.restart().await;
+    assert!(!grant(store.ledger(), account, first.grant()).await.stale, "nobody took it over");
+    store.claim().await;
+    let ledger = store.ledger();
+    for pair in [&first, &second] {
+        assert!(grant(ledger, account, pair.grant()).await.stale);
+    }
+    // A newer pair is this host's own, and so is what is said of the newest.
+    let ticket = ledger.begin(Begin::refresh(account, first.grant())).await.unwrap();
+    settle_pair(ledger, ticket, issued("a2", "r2")).await;
+    let worked = |generation| Change::Worked { grant: second.grant(), generation };
+    ledger.change(account, worked(tokenwal::Generation(7))).await.unwrap();
+    assert!(!grant(ledger, account, first.grant()).await.stale);
+    assert!(grant(ledger, account, second.grant()).await.stale, "of another generation");
+    ledger.change(account, worked(second.generation())).await.unwrap();
+    store.restart().await;
+    for pair in [&first, &second] {
+        assert!(!grant(store.ledger(), account, pair.grant()).await.stale);
+    }
+    store.claim().await;
+    for pair in [&first, &second] {
+        assert!(grant(store.ledger(), account, pair.grant()).await.stale);
+    }
+}
