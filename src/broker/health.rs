@@ -22,6 +22,8 @@ pub enum Status {
     Suspended,
     /// It is not known what a call did, and nothing can be refreshed before it is.
     InDoubt,
+    /// What was imported has lapsed, and is not refreshed here before it is activated.
+    Paused,
     /// The user has to approve again.
     NeedsAuthorization,
 }
@@ -135,7 +137,8 @@ impl<L: Ledger> Inner<L> {
         let works = living().any(|grant| {
             let valid = grant.expires_at_ms == 0 || now_ms < grant.expires_at_ms;
             let assumed = grant.expiry == Some(ExpirySource::Assumed);
-            grant.refusal.is_none() && (valid || assumed || grant.has_refresh_token)
+            let refreshes = grant.has_refresh_token && !grant.paused;
+            grant.refusal.is_none() && (valid || assumed || refreshes)
         });
         let doubtful = |id: GrantId| view.in_doubt.iter().any(|open| open.grant == id);
         let status = match used {
@@ -151,6 +154,7 @@ impl<L: Ledger> Inner<L> {
             Some(grant) => match &grant.refusal {
                 Some(refusal) if refusal.class == RefusalClass::Dead => Status::NeedsAuthorization,
                 Some(_) => Status::Suspended,
+                None if grant.paused && grant.has_refresh_token => Status::Paused,
                 // It lapsed, and there is nothing to refresh it with.
                 None => Status::NeedsAuthorization,
             },
