@@ -5,9 +5,11 @@
 //! pair came when the newest of those that were forgotten did.
 
 use super::Inner;
-use crate::ids::{AccountTag, GrantId};
+use super::rules::Known;
+use crate::ids::{AccountTag, Fingerprint, GrantId};
 use crate::journal::IssuedPair;
 use crate::ledger::Ledger;
+use crate::outcome::ExpirySource;
 use crate::sync::lock;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
@@ -21,7 +23,7 @@ type Of = (AccountTag, GrantId);
 /// What is known of pairs that came.
 #[derive(Debug)]
 pub(super) struct Arrivals {
-    /// When the newest pair of a grant came, and for how long its access token works.
+    /// When the newest pair of a grant came, and for how long the access tokens work that came here.
     came: HashMap<Of, (Instant, Duration)>,
     in_order: BTreeSet<(Instant, Of)>,
     /// What is not known here came no later than this.
@@ -30,6 +32,8 @@ pub(super) struct Arrivals {
     fresh: HashSet<Of>,
     /// Provisional accounts of which nobody could say whose they are.
     nameless: HashSet<AccountTag>,
+    /// Refresh tokens of which a provider said that they work no longer.
+    spent: HashSet<Fingerprint>,
 }
 
 impl Arrivals {
@@ -41,11 +45,15 @@ impl Arrivals {
             others: started,
             fresh: HashSet::new(),
             nameless: HashSet::new(),
+            spent: HashSet::new(),
         }
     }
 
     fn note(&mut self, of: Of, now: Instant, lifetime: Duration) {
-        self.forget(of);
+        let before = self.forget(of);
+        // An earlier access token may work for longer than this one.
+        let left = before.map(|(came, left)| left.saturating_sub(now.duration_since(came)));
+        let lifetime = lifetime.max(left.unwrap_or_default());
         if self.came.len() >= REMEMBERED_MAX
             && let Some((came, oldest)) = self.in_order.pop_first()
         {
@@ -72,7 +80,7 @@ impl Arrivals {
         self.nameless.remove(&from.0);
     }
 
-    /// Returns when the newest pair of a grant came and for how long its access token works. Where
+    /// Returns when the newest pair of a grant came and for how long its access tokens work. Where
     /// that is not known it is `otherwise`, from when the pair came at the latest.
     pub(super) fn of(&self, of: Of, otherwise: Duration) -> (Instant, Duration) {
         self.came.get(&of).copied().unwrap_or((self.others, otherwise))
@@ -80,18 +88,38 @@ impl Arrivals {
 }
 
 impl<L: Ledger> Inner<L> {
+    /// Returns what is known here of a grant.
+    pub(super) fn known(&self, account: AccountTag, grant: GrantId) -> Known {
+        let arrivals = lock(&self.arrivals);
+        let of = (account, grant);
+        let came = arrivals.came.get(&of);
+        Known {
+            fresh: arrivals.fresh.contains(&of),
+            there_for: came.map(|(came, _)| came.elapsed()),
+            token_left: came
+                .map_or(Duration::ZERO, |(came, lifetime)| lifetime.saturating_sub(came.elapsed())),
+        }
+    }
+
     /// Notes when a pair came.
     pub(super) fn note_came(&self, pair: &IssuedPair) {
         let left_ms = pair.expires_at_ms().unwrap_or(u64::MAX);
-        let lifetime = Duration::from_millis(left_ms.saturating_sub(self.ledger.now_ms()));
+        let left_ms = left_ms.saturating_sub(self.ledger.now_ms());
+        let lifetime = Duration::from_millis(match pair.expiry_source() {
+            // An assumption proves nothing, so as much again is waited for.
+            Some(ExpirySource::Assumed) => left_ms.saturating_mul(2),
+            _ => left_ms,
+        });
         lock(&self.arrivals).note((pair.account(), pair.grant()), Instant::now(), lifetime);
     }
 
-    /// Notes a grant of which no token was handed out yet.
-    pub(super) fn note_fresh(&self, account: AccountTag, grant: GrantId) {
+    /// Notes that a pair came of an exchange. Only of a grant that begins with it no token was handed
+    /// out: where the refresh token was known already, its access tokens may be in use.
+    pub(super) fn note_exchanged(&self, pair: &IssuedPair) {
+        self.note_came(pair);
         let fresh = &mut lock(&self.arrivals).fresh;
-        if fresh.len() < REMEMBERED_MAX {
-            fresh.insert((account, grant));
+        if pair.generation().0 == 1 && fresh.len() < REMEMBERED_MAX {
+            fresh.insert((pair.account(), pair.grant()));
         }
     }
 
@@ -100,8 +128,23 @@ impl<L: Ledger> Inner<L> {
         lock(&self.arrivals).fresh.remove(&(pair.account(), pair.grant()));
     }
 
-    pub(super) fn is_fresh(&self, account: AccountTag, grant: GrantId) -> bool {
-        lock(&self.arrivals).fresh.contains(&(account, grant))
+    /// Notes that a provider said of a refresh token that it works no longer.
+    pub(super) fn note_spent(&self, token: Fingerprint) {
+        let spent = &mut lock(&self.arrivals).spent;
+        if spent.len() < REMEMBERED_MAX {
+            spent.insert(token);
+        }
+    }
+
+    pub(super) fn is_spent(&self, token: Fingerprint) -> bool {
+        lock(&self.arrivals).spent.contains(&token)
+    }
+
+    /// Forgets a grant that is over.
+    pub(super) fn note_ended(&self, account: AccountTag, grant: GrantId) {
+        let mut arrivals = lock(&self.arrivals);
+        arrivals.forget((account, grant));
+        arrivals.fresh.remove(&(account, grant));
     }
 
     /// Notes that nobody has said yet whose a provisional account is: it is asked again. Those that
@@ -150,6 +193,18 @@ mod tests {
             (arrivals.came.len(), arrivals.in_order.len()),
             (REMEMBERED_MAX, REMEMBERED_MAX)
         );
+    }
+
+    #[test]
+    fn the_longest_lived_access_token_of_a_grant_counts() {
+        let started = Instant::now();
+        let (minute, hour) = (Duration::from_secs(60), Duration::from_secs(3600));
+        let mut arrivals = Arrivals::new(started);
+        arrivals.note(of(1), started, hour);
+        arrivals.note(of(1), started + minute, minute);
+        assert_eq!(arrivals.of(of(1), hour), (started + minute, hour - minute));
+        arrivals.note(of(1), started + hour, minute);
+        assert_eq!(arrivals.of(of(1), hour), (started + hour, minute));
     }
 
     #[test]

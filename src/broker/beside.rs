@@ -146,6 +146,9 @@ impl<L: Ledger> Inner<L> {
         if target.paused {
             return Err(BrokerError::Paused { account, grant });
         }
+        if resending.is_none() {
+            self.check_unspent(&desk, &ready.view, grant).await?;
+        }
         if target.pair.refresh_token().is_none() {
             let problem = "the grant has no refresh token to ask for other scopes with";
             return Err(BrokerError::Choice { account, problem });

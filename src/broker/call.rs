@@ -81,6 +81,17 @@ impl<L: Ledger> Inner<L> {
         begin: Begin,
         make: impl for<'a> FnOnce(&'a dyn Upstream, Option<&'a IssuedPair>) -> Call<'a, Outcome> + Send,
     ) -> Result<Came, BrokerError> {
+        self.call_when(desk, action, std::future::ready(Ok(begin)), make).await
+    }
+
+    /// As [`Inner::call`], with what is begun decided once the call's turn has come.
+    pub(super) async fn call_when(
+        &self,
+        desk: &Desk,
+        action: Action,
+        begin: impl Future<Output = Result<Begin, BrokerError>> + Send,
+        make: impl for<'a> FnOnce(&'a dyn Upstream, Option<&'a IssuedPair>) -> Call<'a, Outcome> + Send,
+    ) -> Result<Came, BrokerError> {
         if lock(&self.failed).is_some() || self.tasks.is_closed() {
             return Err(BrokerError::Closed);
         }
@@ -90,7 +101,14 @@ impl<L: Ledger> Inner<L> {
             asked: shut.asked,
         };
         let pass = desk.gate.pass(|| self.ledger.now_ms()).await.map_err(not_now)?;
-        let ticket = self.ledger.begin(begin.deadline(self.deadline)).await?;
+        let begun = async { Ok(self.ledger.begin(begin.await?.deadline(self.deadline)).await?) };
+        let ticket = match begun.await {
+            Ok(ticket) => ticket,
+            Err(error) => {
+                pass.unused();
+                return Err(error);
+            }
+        };
         let (account, op) = (ticket.account(), ticket.op());
         if action == Action::Revoke {
             // What goes is not found any longer by who looks for something to use again.

@@ -310,8 +310,7 @@ impl<L: Ledger> Inner<L> {
         };
         let (account, grant) = (pair.account(), pair.grant());
         self.shelf.drop(account);
-        self.note_fresh(account, grant);
-        self.note_came(&pair);
+        self.note_exchanged(&pair);
         self.bell.ring(Event::Issued { account, grant, generation: pair.generation() });
         let mut connected = connected(&pair, holder);
         connected.different_user = different;

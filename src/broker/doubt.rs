@@ -6,7 +6,6 @@
 
 use crate::format::value::{Action, DoubtReason, ResolvedHow};
 use crate::journal::{GrantView, OperationView};
-use crate::outcome::ExpirySource;
 use crate::profile::{Introspects, Profile, Recovery, Reuse, RevokeGranularity};
 use serde::Serialize;
 use std::time::Duration;
@@ -41,11 +40,12 @@ pub enum Why {
     Resent,
     /// Presenting a spent token may kill what lives, and nothing verified says otherwise.
     Reuse,
-    /// It is not known when the access token that is in use lapses.
+    /// It is not known when every access token that may be in use lapses.
     NoExpiry,
     /// The clock is behind what was recorded, so no window of time can be trusted.
     Clock,
-    /// The store was claimed from a copy, and the provider cannot be asked about the token.
+    /// The store was claimed from a copy, and nobody has said, nor can the provider be asked, that
+    /// the other one is out of use.
     Copy,
     /// The provider says that the refresh token no longer works: what took its place was lost.
     Spent,
@@ -67,9 +67,9 @@ impl Why {
             Self::CodeOnce => "a code presented twice may revoke what it issued",
             Self::Resent => "the token was presented again once, and that is in doubt as well",
             Self::Reuse => "nothing verified says that a spent token may be presented again",
-            Self::NoExpiry => "it is not known when the access token in use lapses",
+            Self::NoExpiry => "it is not known when every access token in use lapses",
             Self::Clock => "the clock is behind what was recorded",
-            Self::Copy => "the store is a copy, and the provider cannot be asked about the token",
+            Self::Copy => "the store is a claimed copy, and the grant may be in use elsewhere",
             Self::Spent => "the provider says that the refresh token no longer works",
             Self::Over => "the grant is over",
             Self::Burn => "the answer to the second presentation of the code was lost",
@@ -101,7 +101,7 @@ pub(super) struct Case<'a> {
     pub(super) margin: Duration,
     /// For how long this process has known of the operation, by a clock that nobody sets.
     pub(super) known_for: Duration,
-    /// How long, by the same clock, the grant's newest access token may still work at most.
+    /// How long, by the same clock, the grant's access tokens may still work at most.
     pub(super) token_left: Duration,
     /// What the provider said of the refresh token, when asked after the deadline and the margin.
     pub(super) probed: Option<Probed>,
@@ -140,6 +140,10 @@ impl Case<'_> {
         };
         if self.has_later_twin {
             return Step::Resolve(ResolvedHow::Resent);
+        }
+        if grant.stale {
+            // Whoever has the other copy may have resolved it, and may depend on the grant.
+            return Step::Ask(Why::Copy);
         }
         if grant.holders.iter().any(|held| held.lsn.0 > self.operation.op.0) {
             return Step::Ask(Why::Needed);
@@ -247,17 +251,16 @@ impl Case<'_> {
         if !matches!(self.profile.reuse().verified(), Some(Reuse::PlainError | Reuse::FamilyDies)) {
             return Step::Ask(Why::Reuse);
         }
-        let declared =
-            matches!(grant.expiry, Some(ExpirySource::Declared | ExpirySource::Introspected));
-        if !declared || grant.expires_at_ms == 0 {
+        // Of each that there ever was: an earlier one may work for longer than the newest.
+        let Some(lapses_at_ms) = grant.lapses_at_ms.filter(|at_ms| *at_ms > 0) else {
             return Step::Ask(Why::NoExpiry);
-        }
+        };
         if self.now_ms < self.newest_ms {
             return Step::Ask(Why::Clock);
         }
         // A clock that was set forward makes no token lapse.
         let left_ms = self.now_ms.saturating_add(millis(self.token_left));
-        let lapsed_ms = grant.expires_at_ms.max(left_ms);
+        let lapsed_ms = lapses_at_ms.max(left_ms);
         let free_ms = self.over_ms().max(lapsed_ms);
         if self.now_ms < free_ms { Step::Wait(free_ms) } else { Step::Resend }
     }

@@ -101,14 +101,28 @@ pub enum BrokerError {
         /// The grant.
         grant: GrantId,
     },
-    /// To revoke this grant would take others along.
-    #[error("account {account}: revoking grant {grant} would end {siblings} others that live")]
+    /// The store is a claimed copy, and the grant may have been refreshed by whoever has the other
+    /// one.
+    #[error(
+        "account {account}: grant {grant} is of a claimed copy, and {}",
+        if *spent { "its refresh token is spent" } else { "may be in use elsewhere" }
+    )]
+    Stale {
+        /// The account.
+        account: AccountTag,
+        /// The grant.
+        grant: GrantId,
+        /// The provider says that the refresh token no longer works; else nobody can say.
+        spent: bool,
+    },
+    /// To revoke this grant may take others along.
+    #[error("account {account}: revoking grant {grant} may end {siblings} others")]
     WouldKill {
         /// The account.
         account: AccountTag,
         /// The grant.
         grant: GrantId,
-        /// How many others live.
+        /// How many others live, or may come to live by an exchange that is open.
         siblings: usize,
     },
     /// No call is made now: the provider asked for time, or calls have failed in a row.
@@ -233,6 +247,10 @@ impl BrokerError {
             }
             Self::NeedsAuthorization { .. } => "send the user to approve",
             Self::Paused { .. } => "activate it once the old refresher is off",
+            Self::Stale { spent: true, .. } => "send the user to approve once more",
+            Self::Stale { .. } => {
+                "make sure that nobody else refreshes or needs it, and say so by `activate`"
+            }
             Self::WouldKill { .. } => "move their holders first, or revoke with force",
             Self::NotNow { .. } => "wait until then: a valid token is handed out meanwhile",
             Self::Choice { .. } => "look the account up again and decide anew",

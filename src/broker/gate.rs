@@ -104,6 +104,12 @@ impl State {
 }
 
 impl Pass<'_> {
+    /// Notes that nothing was asked of the provider.
+    pub(super) fn unused(mut self) {
+        self.done = true;
+        lock(&self.gate.state).trying = false;
+    }
+
     /// Notes how the call ended.
     pub(super) fn done(mut self, outcome: &Outcome, now_ms: u64) {
         self.done = true;

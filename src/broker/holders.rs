@@ -4,9 +4,9 @@
 use super::cache::{Ready, ReadyGrant};
 use super::error::BrokerError;
 use super::event::Event;
+use super::revoke::Reach;
 use super::rules::{covers, gives};
 use super::{Broker, Inner};
-use crate::error::Error;
 use crate::format::value::Action;
 use crate::ids::{AccountTag, App, GrantId, Holder, Lsn};
 use crate::journal::{AccountRef, AccountView, GrantState, GrantView, IssuedPair};
@@ -223,7 +223,10 @@ impl<L: Ledger> Inner<L> {
         scopes: &[&str],
     ) -> Result<Arc<IssuedPair>, BrokerError> {
         match gives(pair.scopes(), pair.access_scopes.as_deref(), scopes) {
-            true => Ok(pair),
+            true => {
+                self.hand(&pair);
+                Ok(pair)
+            }
             false => self.refreshed(pair.account(), pair.grant()).await,
         }
     }
@@ -231,18 +234,21 @@ impl<L: Ledger> Inner<L> {
     /// Revokes a grant that nobody holds any longer; says whether it did. Where others would die of it
     /// nothing is revoked.
     async fn revoke_last(&self, account: AccountTag, grant: GrantId) -> Result<bool, BrokerError> {
-        loop {
+        let is_left = async || {
             let view = self.view(account).await?;
-            let desk = self.desk_of(&view)?;
             let found = view.grants.iter().find(|known| known.grant == grant);
-            let found = found.filter(|found| found.end.is_none() && found.holders.is_empty());
-            let Some(found) = found else { return Ok(false) };
-            self.check_alone(&desk, &view, found)?;
-            match self.revoke_unheld(&desk, &view, grant).await {
-                // Somebody changed the account: perhaps somebody holds it now.
-                Err(BrokerError::Ledger(error)) if matches!(*error, Error::Conflict { .. }) => {}
-                revoked => return revoked.map(|()| true),
-            }
+            Ok::<_, BrokerError>(found.is_some_and(|g| g.end.is_none() && g.holders.is_empty()))
+        };
+        if !is_left().await? {
+            return Ok(false);
+        }
+        match self.revoke(account, grant, Reach::Unheld).await {
+            Err(error) => match is_left().await? {
+                true => Err(error),
+                // Somebody has come to depend on it.
+                false => Ok(false),
+            },
+            Ok(()) => Ok(true),
         }
     }
 

@@ -26,8 +26,8 @@ impl<L: Ledger> Broker<L> {
         self.0.in_task(import).await
     }
 
-    /// Says that whoever refreshed an imported grant before does so no longer: from now on it is
-    /// refreshed here.
+    /// Says that whoever refreshed a grant before does so no longer, and that nobody needs it
+    /// elsewhere: from now on an imported grant, or one of a claimed copy, is refreshed here.
     ///
     /// # Errors
     /// Those of every write.
@@ -40,6 +40,10 @@ impl<L: Ledger> Broker<L> {
         grant: GrantId,
     ) -> Result<Lsn, BrokerError> {
         let account = self.0.ledger.tag_of(&account.into());
-        self.change(account, Change::Activate { grant }).await
+        let activate = move |inner: Arc<Inner<L>>| async move {
+            inner.trust(account, grant).await?;
+            inner.change(account, Change::Activate { grant }).await
+        };
+        self.0.in_task(activate).await
     }
 }

@@ -8,13 +8,12 @@ use super::death::{Said, probable_cause};
 use super::doubt::{Probed, Step};
 use super::health::{Usage, is_near, is_orphan, usage};
 use super::resolve::case;
-use super::rules::{Handed, Keeps, keeps, siblings};
+use super::rules::{Keeps, Known, at_stake, keeps};
 use super::upstream::{Approval, Call, Code, Listed, Upstream, Which};
 use crate::format::value::{Cause, Confidence, RefusalClass};
 use crate::ids::{Account, App, User};
 use crate::journal::{AccountView, GrantView, IssuedPair, OperationView};
 use crate::outcome::{Introspection, NotSent, Outcome};
-use crate::profile::RevokeGranularity;
 use std::future::ready;
 
 /// What is known of an app, to judge its accounts by.
@@ -67,16 +66,14 @@ impl AppRules {
 
     /// Says what keeps a grant from being revoked without asking; none if nothing does.
     pub fn keeps(&self, view: &AccountView, grant: &GrantView, now_ms: u64) -> Option<Keeps> {
-        keeps(view, grant, self.desk.profile(), Handed::Perhaps, now_ms)
+        keeps(view, grant, self.desk.profile(), Known::default(), now_ms)
     }
 
-    /// Says how many other living grants a revocation may take along: none only where the profile
-    /// says, verified, that it ends this pair alone.
+    /// Says how many others of its account a revocation may take along: living grants, and what an
+    /// open exchange may have brought. Where the profile says, verified, that it ends this pair alone,
+    /// only those with the same refresh token count.
     pub fn takes_along(&self, view: &AccountView, grant: &GrantView) -> usize {
-        match self.desk.profile().revoke().verified() {
-            Some(RevokeGranularity::Pair) => 0,
-            _ => siblings(view, grant).count(),
-        }
+        at_stake(grant, self.desk.profile(), view)
     }
 
     /// Says what may be done about an operation that was left without an outcome.

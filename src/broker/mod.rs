@@ -4,8 +4,9 @@
 //! - `connect` sends users off to approve and takes them in; `cookie` is what they carry, `answer` what
 //!   they come back with.
 //! - `tokens` hands out access tokens; `ahead` refreshes those in use before they lapse.
-//! - `holders` is who depends on what, `guard` the provider's cap, `import` the way in and out,
-//!   `reconcile` the comparison with the service's own rows, `health` what to show.
+//! - `holders` is who depends on what, `guard` the provider's cap, `revoke` how a grant ends by our
+//!   hand, `stale` what a claimed copy may present, `import` is the way in and out, `reconcile` the comparison with the service's own rows,
+//!   `health` what to show.
 //! - `doubt` and `rules` decide, and do nothing; `resolve` does what `doubt` decides. `death` says why
 //!   a grant has died.
 //! - `judge` says what the rules are without a broker, `control` takes orders from other processes.
@@ -71,7 +72,9 @@ mod metrics;
 mod moved;
 mod reconcile;
 mod resolve;
+mod revoke;
 mod rules;
+mod stale;
 #[cfg(test)]
 mod testing;
 mod tokens;

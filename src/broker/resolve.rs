@@ -6,11 +6,12 @@ use super::app::Desk;
 use super::doubt::{Case, Probed, Step, Why};
 use super::error::BrokerError;
 use super::event::Event;
+use super::revoke::is_conflict;
 use super::upstream::{Listed, Which};
 use super::{Broker, Inner, Key, Landed};
 use crate::error::Error;
 use crate::format::value::{Action, RefusalClass, ResolvedHow};
-use crate::ids::{Account, AccountTag, GrantId, OpId};
+use crate::ids::{Account, AccountTag, GrantId, Lsn, OpId};
 use crate::journal::{AccountRef, AccountView, Begin, GrantView, OperationView, Settled};
 use crate::ledger::{Change, Ledger};
 use crate::secret::Secret;
@@ -213,20 +214,21 @@ impl<L: Ledger> Inner<L> {
         known.unwrap_or(self.started).elapsed()
     }
 
-    /// Says how long the newest access token of a grant may still work. Of one that came before this
-    /// process did, nobody knows for how long it is there: it may have been issued just then.
-    fn token_left(&self, desk: &Desk, view: &AccountView, grant: GrantId) -> Duration {
+    /// Says how long the access tokens of a grant may still work. Of one that came before this process
+    /// did, nobody knows for how long it is there: it may have been issued just then.
+    fn token_left(&self, desk: &Desk, view: &AccountView, id: GrantId) -> Duration {
+        let grant = view.grants.iter().find(|known| known.grant == id);
+        // By what is recorded, when the newest pair was issued.
+        let dated = grant.map_or(Duration::ZERO, |grant| {
+            let lapsed_ms = grant.lapses_at_ms.unwrap_or(0).max(grant.expires_at_ms);
+            Duration::from_millis(lapsed_ms.saturating_sub(grant.issued_at_ms))
+        });
         let declared = desk.profile().expiry().known().and_then(|expiry| expiry.access_seconds);
         let declared =
             declared.map_or(TOKEN_LIFETIME, |seconds| Duration::from_secs(seconds.into()));
-        let dated = view
-            .grants
-            .iter()
-            .find(|known| known.grant == grant)
-            .map_or(0, |grant| grant.expires_at_ms.saturating_sub(grant.issued_at_ms));
-        let longest = declared.max(Duration::from_millis(dated));
-        let (came, lifetime) = lock(&self.arrivals).of((view.account_tag, grant), longest);
-        lifetime.saturating_sub(came.elapsed())
+        let longest = declared.max(dated);
+        let (came, lifetime) = lock(&self.arrivals).of((view.account_tag, id), longest);
+        lifetime.max(dated).saturating_sub(came.elapsed())
     }
 
     async fn choose(
@@ -255,7 +257,7 @@ impl<L: Ledger> Inner<L> {
                 self.resolved(account, op, ResolvedHow::IssuedElsewhere).await
             }
             Choice::Waive => self.resolved(account, op, ResolvedHow::Waived).await,
-            Choice::Resend => self.resend(&desk()?, account, open).await,
+            Choice::Resend => self.resend(&desk()?, account, open, None).await,
             Choice::Burn(code) => self.burn(&*desk()?, account, open, code).await,
         }
     }
@@ -295,7 +297,13 @@ impl<L: Ledger> Inner<L> {
             let in_doubt = |why| BrokerError::InDoubt { account, op, reason: open.doubt, why };
             match self.case(desk, &view, open).step() {
                 Step::Resolve(how) => return self.resolved(account, op, how).await,
-                Step::Resend | Step::Mint => return self.resend(desk, account, open).await,
+                Step::Resend | Step::Mint => {
+                    match self.resend(desk, account, open, Some(view.lsn)).await {
+                        // What was decided holds for the account as it was seen.
+                        Err(error) if is_conflict(&error) => {}
+                        sent => return sent,
+                    }
+                }
                 Step::Probe => {
                     let said = self.probe(desk, account, open).await?;
                     self.looked(op, |looked| looked.probed = Some((said, Instant::now())));
@@ -346,12 +354,14 @@ impl<L: Ledger> Inner<L> {
         });
     }
 
-    /// Presents the same token again, as an operation of its own beside the one in doubt.
+    /// Presents the same token again, as an operation of its own beside the one in doubt; a
+    /// revocation only if the account is still as it was seen, if it was.
     async fn resend(
         &self,
         desk: &Arc<Desk>,
         account: AccountTag,
         open: &OperationView,
+        seen: Option<Lsn>,
     ) -> Result<(), BrokerError> {
         let sent = match open.action {
             Action::Refresh if open.beside => self.resend_beside(account, open).await,
@@ -363,7 +373,7 @@ impl<L: Ledger> Inner<L> {
                 let named = Account::new(app, user);
                 self.mint_now(desk, named, open.scopes.clone(), Some(open.op)).await.map(drop)
             }
-            Action::Revoke => self.revoke_now(desk, account, open.grant, Some(open.op)).await,
+            Action::Revoke => self.revoke_again(desk, account, open, seen).await,
             Action::Exchange | Action::Introspect | Action::Burn => {
                 let problem = "only a refresh, a mint or a revocation can be sent again";
                 return Err(BrokerError::Choice { account, problem });
@@ -474,17 +484,21 @@ pub(super) fn case<'a>(
         newest_ms: newest_ms(view),
         margin,
         known_for: Duration::from_millis(now_ms.saturating_sub(operation.since_ms)),
-        token_left: Duration::from_millis(
-            grant.map_or(0, |grant| grant.expires_at_ms.saturating_sub(now_ms)),
-        ),
+        token_left: Duration::from_millis(grant.map_or(0, |grant| {
+            let lapsed_ms = grant.lapses_at_ms.unwrap_or(0).max(grant.expires_at_ms);
+            lapsed_ms.saturating_sub(now_ms)
+        })),
         probed: None,
     }
 }
 
-/// Counts the living grants that were begun after an operation. A grant is numbered by its intent.
+/// Counts the living grants that were begun after an operation, and what an exchange that was may
+/// have brought. A grant is numbered by its intent.
 fn newer_siblings(view: &AccountView, operation: &OperationView) -> usize {
     let living = view.grants.iter().filter(|grant| grant.end.is_none());
-    living.filter(|grant| grant.grant.0 > operation.op.0).count()
+    let open = view.in_doubt.iter().filter(|open| open.action == Action::Exchange);
+    let begun = living.map(|grant| grant.grant.0).chain(open.map(|open| open.op.0));
+    begun.filter(|begun| *begun > operation.op.0).count()
 }
 
 fn newest_ms(view: &AccountView) -> u64 {
@@ -534,6 +548,10 @@ mod tests {
     #[test]
     fn only_living_grants_that_came_after_an_operation_are_new_to_it() {
         let view = account(vec![grant(10), grant(15), grant(25), ended(grant(30))], Vec::new());
+        assert_eq!(newer_siblings(&view, &operation(20, Action::Revoke, 10)), 1);
+        assert_eq!(newer_siblings(&view, &operation(40, Action::Revoke, 10)), 0);
+        let open = vec![operation(22, Action::Exchange, 0), operation(23, Action::Refresh, 15)];
+        let view = account(vec![grant(10), grant(15)], open);
         assert_eq!(newer_siblings(&view, &operation(20, Action::Revoke, 10)), 1);
         assert_eq!(newer_siblings(&view, &operation(40, Action::Revoke, 10)), 0);
     }

@@ -1,9 +1,11 @@
 //! The rules of the model that need no call and no record: what covers what, what may be revoked
 //! without asking, who dies at the cap. Pure.
 
+use crate::format::value::Action;
 use crate::journal::{AccountView, GrantState, GrantView};
 use crate::profile::{Profile, RevokeGranularity};
 use serde::Serialize;
+use std::time::Duration;
 
 /// Says whether granted scopes have all that is needed. Where the provider says nothing of scopes,
 /// it granted what was asked for (RFC 6749, section 5.1).
@@ -37,11 +39,14 @@ pub enum Keeps {
     Waiting,
     /// It was imported, and the old refresher may still be at work.
     Paused,
+    /// The store was claimed from a copy, and whoever has the other one may depend on it.
+    Stale,
     /// An operation on it has no outcome.
     InDoubt,
     /// An access token that was handed out may still be in use.
     HandedOut,
-    /// A living grant has the same refresh token.
+    /// A living grant of the account has the same refresh token, or may have it as soon as an
+    /// exchange that is open has its outcome.
     Shared,
     /// The profile does not say, verified, that revoking ends this pair and nothing else.
     Granularity,
@@ -55,6 +60,7 @@ impl Keeps {
             Self::Held => "somebody depends on it",
             Self::Waiting => "it still waits for its holder",
             Self::Paused => "it was imported and is not activated",
+            Self::Stale => "the store is a claimed copy, and the grant may be in use elsewhere",
             Self::InDoubt => "an operation on it has no outcome",
             Self::HandedOut => "an access token of it may still be in use",
             Self::Shared => "a living grant has the same refresh token",
@@ -63,13 +69,15 @@ impl Keeps {
     }
 }
 
-/// What is known of the access tokens of a grant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Handed {
-    /// None was handed out.
-    Never,
-    /// The last one, or one of an earlier process perhaps.
-    Perhaps,
+/// What a process knows of a grant besides what is recorded. Who only reads knows none of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Known {
+    /// No access token of it was handed out, ever.
+    pub(super) fresh: bool,
+    /// For how long its newest pair has been there, by a clock that nobody sets.
+    pub(super) there_for: Option<Duration>,
+    /// How long its access tokens may go on to work, by that clock.
+    pub(super) token_left: Duration,
 }
 
 /// Says what keeps a grant from being revoked without asking; none if nothing does.
@@ -77,18 +85,24 @@ pub(super) fn keeps(
     view: &AccountView,
     grant: &GrantView,
     profile: &Profile,
-    handed: Handed,
+    known: Known,
     now_ms: u64,
 ) -> Option<Keeps> {
+    let is_handed_out = !known.fresh || grant.worked;
+    let works = !has_lapsed(grant, now_ms) || !known.token_left.is_zero();
     let rules = [
         (Keeps::Ended, grant.end.is_some()),
         (Keeps::Held, grant.state == GrantState::Held),
         (Keeps::Paused, grant.paused),
-        (Keeps::Waiting, grant.state == GrantState::Waiting && now_ms < grant.adopt_by_ms),
+        (Keeps::Stale, grant.stale),
+        (
+            Keeps::Waiting,
+            grant.state == GrantState::Waiting && may_be_adopted(grant, known, now_ms),
+        ),
         (Keeps::InDoubt, view.in_doubt.iter().any(|open| open.grant == grant.grant)),
-        (Keeps::HandedOut, handed == Handed::Perhaps && !has_lapsed(grant, now_ms)),
-        (Keeps::Shared, shares(view, grant)),
-        (Keeps::Granularity, profile.revoke().verified() != Some(&RevokeGranularity::Pair)),
+        (Keeps::HandedOut, is_handed_out && works),
+        (Keeps::Shared, sharing(grant, profile, view) > 0),
+        (Keeps::Granularity, !ends_one_alone(profile)),
     ];
     rules.into_iter().find(|(_, holds)| *holds).map(|(keeps, _)| keeps)
 }
@@ -112,21 +126,50 @@ fn has_lapsed(grant: &GrantView, now_ms: u64) -> bool {
     }
 }
 
-fn shares(view: &AccountView, grant: &GrantView) -> bool {
-    grant.has_refresh_token
-        && view.grants.iter().any(|other| {
-            other.grant != grant.grant
-                && other.end.is_none()
-                && other.refresh_fingerprint == grant.refresh_fingerprint
-        })
+/// Says whether a holder may still be on its way. A clock that was set forward makes nobody late.
+fn may_be_adopted(grant: &GrantView, known: Known, now_ms: u64) -> bool {
+    let waits = Duration::from_millis(grant.adopt_by_ms.saturating_sub(grant.issued_at_ms));
+    now_ms < grant.adopt_by_ms || known.there_for.is_some_and(|there| there < waits)
 }
 
-/// Returns the living grants beside one: what a revocation of the whole approval would take along.
-pub(super) fn siblings<'a>(
-    view: &'a AccountView,
+/// Says whether the provider is known to end one pair by a revocation, and nothing else.
+pub(super) fn ends_one_alone(profile: &Profile) -> bool {
+    profile.revoke().verified() == Some(&RevokeGranularity::Pair)
+}
+
+/// Says whether the provider is known to give a user the same refresh token again.
+pub(super) fn gives_again(profile: &Profile) -> bool {
+    profile.same_refresh_on_reconsent().known() == Some(&true)
+}
+
+/// Counts what may die in an account, the grant's own or another of its app, when a grant is revoked:
+/// what lives there, and what an exchange may have brought of which nobody knows what it did.
+pub(super) fn at_stake(grant: &GrantView, profile: &Profile, account: &AccountView) -> usize {
+    match ends_one_alone(profile) {
+        true => sharing(grant, profile, account),
+        false => beside(grant, account).count() + exchanges(account),
+    }
+}
+
+/// Counts what lives, or may come to live, on the refresh token of a grant.
+fn sharing(grant: &GrantView, profile: &Profile, account: &AccountView) -> usize {
+    let shares = |other: &&GrantView| other.refresh_fingerprint == grant.refresh_fingerprint;
+    let coming = if gives_again(profile) { exchanges(account) } else { 0 };
+    match grant.has_refresh_token {
+        true => beside(grant, account).filter(shares).count() + coming,
+        false => 0,
+    }
+}
+
+fn beside<'a>(
     grant: &'a GrantView,
+    account: &'a AccountView,
 ) -> impl Iterator<Item = &'a GrantView> {
-    view.grants.iter().filter(move |other| other.grant != grant.grant && other.end.is_none())
+    account.grants.iter().filter(move |other| other.grant != grant.grant && other.end.is_none())
+}
+
+fn exchanges(account: &AccountView) -> usize {
+    account.in_doubt.iter().filter(|open| open.action == Action::Exchange).count()
 }
 
 /// Returns the grant that the provider would evict next: the oldest that lives, by when its approval
@@ -141,43 +184,100 @@ mod tests {
         SENT_MS, account, ended, expiring, grant, held, operation, profile, texts,
     };
     use super::*;
-    use crate::format::value::Action;
     use crate::ids::{Fingerprint, GrantId};
     use crate::outcome::ExpirySource;
 
     const PAIR: &str = "[revoke]\nvalue = \"pair\"";
+    /// Nobody has an access token of it.
+    const FRESH: Known = Known { fresh: true, there_for: None, token_left: Duration::ZERO };
+    /// Nothing is known but what is recorded.
+    const READ: Known = Known { fresh: false, there_for: None, token_left: Duration::ZERO };
 
     /// What keeps the first of these grants, at [`SENT_MS`].
-    fn kept(grants: &[GrantView], facts: &str, handed: Handed) -> Option<Keeps> {
+    fn kept(grants: &[GrantView], facts: &str, known: Known) -> Option<Keeps> {
         let view = account(grants.to_vec(), Vec::new());
-        keeps(&view, &view.grants[0], &profile(facts), handed, SENT_MS)
+        keeps(&view, &view.grants[0], &profile(facts), known, SENT_MS)
     }
 
     #[test]
     fn a_released_grant_alone_is_kept_by_nothing() {
-        assert_eq!(kept(&[grant(10), grant(20)], PAIR, Handed::Never), None);
+        assert_eq!(kept(&[grant(10), grant(20)], PAIR, FRESH), None);
     }
 
     #[test]
     fn what_is_over_held_or_paused_is_kept() {
-        assert_eq!(kept(&[ended(grant(10))], PAIR, Handed::Never), Some(Keeps::Ended));
+        assert_eq!(kept(&[ended(grant(10))], PAIR, FRESH), Some(Keeps::Ended));
         let held = held(grant(10), "sync", &[], 12);
-        assert_eq!(kept(&[held], PAIR, Handed::Never), Some(Keeps::Held));
+        assert_eq!(kept(&[held], PAIR, FRESH), Some(Keeps::Held));
         let paused = GrantView { paused: true, ..grant(10) };
-        assert_eq!(kept(&[paused], PAIR, Handed::Never), Some(Keeps::Paused));
+        assert_eq!(kept(&[paused], PAIR, FRESH), Some(Keeps::Paused));
     }
 
     #[test]
     fn what_was_never_adopted_waits_until_its_time() {
         let waiting = |adopt_by_ms| {
             let waiting = GrantView { state: GrantState::Waiting, adopt_by_ms, ..grant(10) };
-            kept(&[waiting], PAIR, Handed::Never)
+            kept(&[waiting], PAIR, FRESH)
         };
         assert_eq!(waiting(SENT_MS + 1), Some(Keeps::Waiting));
         assert_eq!(waiting(SENT_MS), None);
         // What was released waits for nobody.
         let released = GrantView { adopt_by_ms: SENT_MS + 1, ..grant(10) };
-        assert_eq!(kept(&[released], PAIR, Handed::Never), None);
+        assert_eq!(kept(&[released], PAIR, FRESH), None);
+    }
+
+    #[test]
+    fn a_clock_set_forward_makes_nobody_late_and_no_token_lapse() {
+        let by_ms = SENT_MS - 1;
+        let waits = Duration::from_millis(by_ms - grant(10).issued_at_ms);
+        let waiting = GrantView { state: GrantState::Waiting, adopt_by_ms: by_ms, ..grant(10) };
+        let there = |there_for| {
+            let known = Known { there_for: Some(there_for), ..FRESH };
+            kept(std::slice::from_ref(&waiting), PAIR, known)
+        };
+        let moment = Duration::from_millis(1);
+        assert_eq!((there(waits - moment), there(waits)), (Some(Keeps::Waiting), None));
+        let lapsed = expiring(grant(10), SENT_MS - 1, ExpirySource::Declared);
+        let left = |token_left| {
+            let known = Known { token_left, ..READ };
+            kept(std::slice::from_ref(&lapsed), PAIR, known)
+        };
+        assert_eq!((left(moment), left(Duration::ZERO)), (Some(Keeps::HandedOut), None));
+    }
+
+    #[test]
+    fn what_a_claimed_copy_knows_of_is_kept() {
+        let stale = GrantView { stale: true, ..grant(10) };
+        assert_eq!(kept(&[stale], PAIR, FRESH), Some(Keeps::Stale));
+    }
+
+    #[test]
+    fn what_has_worked_was_handed_out() {
+        let worked = GrantView { worked: true, ..grant(10) };
+        assert_eq!(kept(&[worked], PAIR, FRESH), Some(Keeps::HandedOut));
+    }
+
+    #[test]
+    fn a_revocation_takes_along_what_lives_and_what_may_come_to() {
+        let staked = |facts: &str, other: GrantView, open: Vec<_>| {
+            at_stake(&grant(10), &profile(facts), &account(vec![grant(10), other], open))
+        };
+        let exchange = || vec![operation(30, Action::Exchange, 0)];
+        let twin = GrantView { refresh_fingerprint: grant(10).refresh_fingerprint, ..grant(20) };
+        let whole = "[revoke]\nvalue = \"whole_grant\"";
+        for facts in ["", whole] {
+            assert_eq!(staked(facts, grant(20), Vec::new()), 1, "{facts}");
+            assert_eq!(staked(facts, ended(grant(20)), Vec::new()), 0, "{facts}");
+            assert_eq!(staked(facts, ended(grant(20)), exchange()), 1, "{facts}");
+            let refresh = vec![operation(30, Action::Refresh, 10)];
+            assert_eq!(staked(facts, ended(grant(20)), refresh), 0, "{facts}");
+        }
+        assert_eq!(staked(PAIR, grant(20), exchange()), 0);
+        assert_eq!(staked(PAIR, twin.clone(), exchange()), 1);
+        assert_eq!(staked(PAIR, ended(twin), exchange()), 0);
+        let again = format!("{PAIR}\n[same_refresh_on_reconsent]\nvalue = true");
+        assert_eq!(staked(&again, grant(20), exchange()), 1, "it may bring the same token");
+        assert_eq!(staked(&again, grant(20), Vec::new()), 0);
     }
 
     #[test]
@@ -185,8 +285,7 @@ mod tests {
         for action in [Action::Refresh, Action::Revoke, Action::Introspect] {
             let open = operation(30, action, 10);
             let view = account(vec![grant(10), grant(20)], vec![open]);
-            let kept =
-                |at: usize| keeps(&view, &view.grants[at], &profile(PAIR), Handed::Never, SENT_MS);
+            let kept = |at: usize| keeps(&view, &view.grants[at], &profile(PAIR), FRESH, SENT_MS);
             assert_eq!((kept(0), kept(1)), (Some(Keeps::InDoubt), None));
         }
     }
@@ -195,22 +294,21 @@ mod tests {
     fn an_access_token_that_was_handed_out_has_to_lapse_first() {
         let at = |at_ms, source| {
             let lapsing = expiring(grant(10), at_ms, source);
-            kept(&[lapsing], PAIR, Handed::Perhaps)
+            kept(&[lapsing], PAIR, READ)
         };
         for source in [ExpirySource::Declared, ExpirySource::Introspected] {
             assert_eq!(at(SENT_MS + 1, source), Some(Keeps::HandedOut));
             assert_eq!(at(SENT_MS, source), None);
         }
-        let never =
-            kept(&[expiring(grant(10), SENT_MS + 1, ExpirySource::Declared)], PAIR, Handed::Never);
+        let never = kept(&[expiring(grant(10), SENT_MS + 1, ExpirySource::Declared)], PAIR, FRESH);
         assert_eq!(never, None, "nobody has it");
         let unknown = GrantView { expires_at_ms: 0, expiry: None, ..grant(10) };
-        assert_eq!(kept(&[unknown], PAIR, Handed::Perhaps), Some(Keeps::HandedOut));
+        assert_eq!(kept(&[unknown], PAIR, READ), Some(Keeps::HandedOut));
         // Of an assumption as much again is waited for.
         let assumed = |lifetime_ms: u64| {
             let mut lapsing = expiring(grant(10), 0, ExpirySource::Assumed);
             lapsing.expires_at_ms = lapsing.issued_at_ms + lifetime_ms;
-            kept(&[lapsing], PAIR, Handed::Perhaps)
+            kept(&[lapsing], PAIR, READ)
         };
         let age_ms = SENT_MS - grant(10).issued_at_ms;
         assert_eq!(assumed(age_ms / 2), None);
@@ -220,15 +318,15 @@ mod tests {
     #[test]
     fn a_refresh_token_that_a_living_grant_shares_is_kept() {
         let twin = GrantView { refresh_fingerprint: grant(10).refresh_fingerprint, ..grant(20) };
-        assert_eq!(kept(&[grant(10), twin.clone()], PAIR, Handed::Never), Some(Keeps::Shared));
-        assert_eq!(kept(&[grant(10), ended(twin)], PAIR, Handed::Never), None);
+        assert_eq!(kept(&[grant(10), twin.clone()], PAIR, FRESH), Some(Keeps::Shared));
+        assert_eq!(kept(&[grant(10), ended(twin)], PAIR, FRESH), None);
         // Two grants without refresh tokens have none in common.
         let bare = |id| GrantView {
             has_refresh_token: false,
             refresh_fingerprint: Fingerprint::NONE,
             ..grant(id)
         };
-        assert_eq!(kept(&[bare(10), bare(20)], PAIR, Handed::Never), None);
+        assert_eq!(kept(&[bare(10), bare(20)], PAIR, FRESH), None);
     }
 
     #[test]
@@ -241,11 +339,11 @@ mod tests {
             format!("{PAIR}\nstatus = \"memory\""),
             format!("{PAIR}\nstatus = \"secondary\"\n{read}"),
         ] {
-            let kept = kept(&[grant(10)], &facts, Handed::Never);
+            let kept = kept(&[grant(10)], &facts, FRESH);
             assert_eq!(kept, Some(Keeps::Granularity), "{facts}");
         }
         let verified = format!("{PAIR}\nstatus = \"verified\"\n{read}");
-        assert_eq!(kept(&[grant(10)], &verified, Handed::Never), None);
+        assert_eq!(kept(&[grant(10)], &verified, FRESH), None);
     }
 
     #[test]
@@ -282,7 +380,5 @@ mod tests {
         let view = account(vec![ended(grant(10)), grant(20), grant(30)], Vec::new());
         assert_eq!(victim(&view).map(|grant| grant.grant), Some(GrantId(20)));
         assert_eq!(victim(&account(vec![ended(grant(10))], Vec::new())), None);
-        let beside: Vec<_> = siblings(&view, &view.grants[1]).map(|grant| grant.grant).collect();
-        assert_eq!(beside, [GrantId(30)]);
     }
 }

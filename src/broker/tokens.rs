@@ -10,7 +10,7 @@ use super::{Broker, Inner, Key, Landed};
 use crate::error::Error;
 use crate::format::value::Action;
 use crate::ids::{Account, AccountTag, GrantId, Holder, OpId};
-use crate::journal::{AccountRef, Begin, IssuedPair, Settled};
+use crate::journal::{AccountRef, Begin, GrantView, IssuedPair, Settled};
 use crate::ledger::{Change, Ledger};
 use crate::outcome::{ExpirySource, NotSent, Outcome, RefusalClass};
 use std::sync::Arc;
@@ -118,6 +118,7 @@ impl<L: Ledger> Broker<L> {
     /// As [`Broker::access_token`].
     pub async fn rejected(&self, pair: &IssuedPair) -> Result<Arc<IssuedPair>, BrokerError> {
         let account = self.0.account_of(&pair.account().into()).await?;
+        self.0.hand(pair);
         if pair.is_beside() {
             return self.0.rejected_beside(pair).await;
         }
@@ -153,6 +154,7 @@ impl<L: Ledger> Broker<L> {
     pub async fn worked(&self, pair: &IssuedPair) -> Result<(), BrokerError> {
         let inner = &self.0;
         let account = inner.account_of(&pair.account().into()).await?;
+        inner.hand(pair);
         // It says nothing of the refresh token that the newest pair came with.
         if pair.is_beside() {
             return Ok(());
@@ -161,6 +163,11 @@ impl<L: Ledger> Broker<L> {
         let current = ready.grants.iter().find(|grant| grant.grant() == pair.grant());
         let is_current = |grant: &&ReadyGrant| grant.pair.generation() == pair.generation();
         let Some(current) = current.filter(is_current) else { return Ok(()) };
+        // An access token that works says nothing of whether another host has refreshed it.
+        let is_stale = |view: &GrantView| view.grant == pair.grant() && view.stale;
+        if ready.view.grants.iter().any(is_stale) {
+            return Ok(());
+        }
         if current.noted.swap(true, Ordering::Relaxed) {
             return Ok(());
         }
@@ -330,6 +337,9 @@ impl<L: Ledger> Inner<L> {
         let target = target.ok_or(BrokerError::NeedsAuthorization { account })?;
         if target.paused {
             return Err(BrokerError::Paused { account, grant });
+        }
+        if beside.is_none() {
+            self.check_unspent(&desk, &ready.view, grant).await?;
         }
         if desk.config.mints
             && target.pair.refresh_token().is_none()

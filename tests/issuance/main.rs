@@ -4,7 +4,8 @@
 //!
 //! `world` has the parts and the question that every test ends with: is what the provider issued in
 //! the journal, or its operation in doubt? The simulation in `tests/histories` asks the same of
-//! thousands of histories; here every byte is real, and so is every wait.
+//! thousands of histories; here every byte is real, and so is every wait. `scripted` is a provider
+//! whose waits a test decides, where it is the order of things that counts.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -26,5 +27,8 @@ mod holders;
 mod many;
 mod naming;
 mod restart;
+mod revoke;
+mod scripted;
+mod stale;
 mod tokens;
 mod world;

@@ -1,5 +1,5 @@
-//! `tokenwal activate DIR APP USER [GRANT]`: says that whoever refreshed an imported grant before
-//! does so no longer.
+//! `tokenwal activate DIR APP USER [GRANT]`: says that whoever refreshed an imported grant, or one of a
+//! claimed copy, before does so no longer.
 
 use crate::exit::{Exit, Failure};
 use crate::look::{AccountArgs, grant_of, open};
@@ -26,8 +26,8 @@ pub(crate) fn run(args: Args) -> Result<Exit, Failure> {
     let grants: Vec<_> = match grant {
         Some(grant) => vec![grant_of(&view, grant)?.grant],
         None => {
-            let paused = view.grants.iter().filter(|grant| grant.paused && grant.end.is_none());
-            paused.map(|grant| grant.grant).collect()
+            let living = view.grants.iter().filter(|grant| grant.end.is_none());
+            living.filter(|grant| grant.paused || grant.stale).map(|grant| grant.grant).collect()
         }
     };
     if grants.is_empty() {

@@ -14,7 +14,6 @@ pub(super) use server::Listening;
 use super::Broker;
 use super::error::BrokerError;
 use super::resolve::Choice;
-use super::rules::Keeps;
 use crate::disk::socket::{Socket, connect};
 use crate::disk::{Disk as _, RealDisk};
 use crate::error::Error;
@@ -59,7 +58,7 @@ pub enum Order {
         /// Even if somebody depends on it, or others go with it.
         force: bool,
     },
-    /// Let an imported grant be refreshed here.
+    /// Let an imported grant, or one of a claimed copy, be refreshed here.
     Activate {
         /// Its account.
         account: AccountTag,
@@ -233,13 +232,9 @@ impl<L: Ledger> Broker<L> {
                 done.account = Some(account);
             }
             Order::Revoke { account, grant, force } => {
-                if !force && self.keeps(account, grant).await? == Some(Keeps::Held) {
-                    let problem = "somebody depends on the grant";
-                    return Err(BrokerError::Choice { account, problem }.into());
-                }
                 match force {
                     true => self.revoke_all(account, grant).await?,
-                    false => self.revoke(account, grant).await?,
+                    false => self.revoke_unheld(account, grant).await?,
                 }
                 (done.account, done.grant) = (Some(account), Some(grant));
             }

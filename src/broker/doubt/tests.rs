@@ -5,6 +5,7 @@ use super::super::testing::{
 };
 use super::*;
 use crate::ids::{Generation, Lsn};
+use crate::outcome::ExpirySource;
 use proptest::prelude::*;
 
 const MARGIN: Duration = Duration::from_secs(45);
@@ -105,7 +106,7 @@ impl Given {
                 Duration::from_millis(now_ms.saturating_sub(operation.since_ms))
             }),
             token_left: Duration::from_millis(
-                grant.map_or(0, |grant| grant.expires_at_ms.saturating_sub(now_ms)),
+                grant.map_or(0, |grant| grant.lapses_at_ms.unwrap_or(0).saturating_sub(now_ms)),
             ),
             probed,
         }
@@ -153,6 +154,13 @@ fn a_revocation_is_sent_again_until_the_grant_is_over() {
     assert_eq!(over.step(), Step::Resolve(ResolvedHow::Answered));
     let unknown = revoke().with(|given| given.grant = None);
     assert_eq!(unknown.step(), Step::Resolve(ResolvedHow::Answered));
+}
+
+#[test]
+fn a_claimed_copy_sends_no_revocation_again() {
+    let stale = |grant: &mut GrantView| grant.stale = true;
+    let step = Given::of(Action::Revoke).with_grant(stale).step();
+    assert_eq!(step, Step::Ask(Why::Copy));
 }
 
 #[test]
@@ -363,7 +371,7 @@ fn after_all_has_lapsed_it_is_presented_once_where_reuse_is_known() {
     assert_eq!(Given::refresh("").at(LAPSES_MS).step(), Step::Ask(Why::Reuse));
     // The margin for what comes late holds where the access token lapses before it.
     let short = |now_ms| {
-        let lapses = |grant: &mut GrantView| grant.expires_at_ms = SENT_MS + 10;
+        let lapses = |grant: &mut GrantView| grant.lapses_at_ms = Some(SENT_MS + 10);
         Given::refresh(FAMILY).with_grant(lapses).at(now_ms).step()
     };
     assert_eq!(short(LATE_MS - 1), Step::Wait(LATE_MS));
@@ -372,18 +380,24 @@ fn after_all_has_lapsed_it_is_presented_once_where_reuse_is_known() {
 
 #[test]
 fn nothing_lapses_that_is_only_assumed_to() {
-    let given = |at_ms, source| {
-        let known = |grant: &mut GrantView| {
-            (grant.expires_at_ms, grant.expiry) = (at_ms, source);
-        };
+    let given = |source| {
+        let known = |grant: &mut GrantView| *grant = expiring(grant.clone(), LAPSES_MS, source);
         Given::refresh(FAMILY).with_grant(known).at(LAPSES_MS * 2).step()
     };
-    assert_eq!(given(LAPSES_MS, Some(ExpirySource::Declared)), Step::Resend);
-    assert_eq!(given(LAPSES_MS, Some(ExpirySource::Introspected)), Step::Resend);
-    assert_eq!(given(LAPSES_MS, Some(ExpirySource::Assumed)), Step::Ask(Why::NoExpiry));
-    assert_eq!(given(LAPSES_MS, None), Step::Ask(Why::NoExpiry));
-    assert_eq!(given(0, None), Step::Ask(Why::NoExpiry));
-    assert_eq!(given(0, Some(ExpirySource::Declared)), Step::Ask(Why::NoExpiry));
+    assert_eq!(given(ExpirySource::Declared), Step::Resend);
+    assert_eq!(given(ExpirySource::Introspected), Step::Resend);
+    assert_eq!(given(ExpirySource::Assumed), Step::Ask(Why::NoExpiry));
+    let unknown = |grant: &mut GrantView| grant.lapses_at_ms = None;
+    let step = Given::refresh(FAMILY).with_grant(unknown).at(LAPSES_MS * 2).step();
+    assert_eq!(step, Step::Ask(Why::NoExpiry));
+}
+
+#[test]
+fn the_longest_lived_access_token_has_to_lapse_before_a_second_presentation() {
+    let longer = |grant: &mut GrantView| grant.lapses_at_ms = Some(LAPSES_MS + 1000);
+    let at = |now_ms| Given::refresh(FAMILY).with_grant(longer).at(now_ms).step();
+    assert_eq!(at(LAPSES_MS + 999), Step::Wait(LAPSES_MS + 1000));
+    assert_eq!(at(LAPSES_MS + 1000), Step::Resend);
 }
 
 #[test]
