@@ -154,7 +154,27 @@ mod counted {
         events: HashMap<&'static str, Counter>,
         tasks: Gauge,
         in_doubt: Gauge,
-        doubtful: Mutex<HashMap<AccountTag, HashSet<OpId>>>,
+        doubtful: Mutex<Doubtful>,
+    }
+
+    /// What is in doubt, of so many accounts at most.
+    #[derive(Default)]
+    struct Doubtful {
+        accounts: HashMap<AccountTag, HashSet<OpId>>,
+        all: usize,
+    }
+
+    impl Doubtful {
+        const ACCOUNTS_MAX: usize = 65_536;
+
+        fn put(&mut self, account: AccountTag, open: HashSet<OpId>) {
+            let before = self.accounts.remove(&account).map_or(0, |before| before.len());
+            self.all = self.all.saturating_sub(before);
+            if !open.is_empty() && self.accounts.len() < Self::ACCOUNTS_MAX {
+                self.all += open.len();
+                self.accounts.insert(account, open);
+            }
+        }
     }
 
     impl Meter {
@@ -196,11 +216,9 @@ mod counted {
                 _ => return,
             };
             let mut doubtful = lock(&self.doubtful);
-            let open = doubtful.entry(*account).or_default();
+            let mut open = doubtful.accounts.get(account).cloned().unwrap_or_default();
             let _ = if is_open { open.insert(*op) } else { open.remove(op) };
-            if open.is_empty() {
-                doubtful.remove(account);
-            }
+            doubtful.put(*account, open);
             self.show(&doubtful);
         }
 
@@ -210,19 +228,14 @@ mod counted {
             account: AccountTag,
             open: impl Iterator<Item = OpId>,
         ) {
-            let open: HashSet<OpId> = open.collect();
             let mut doubtful = lock(&self.doubtful);
-            let _ = match open.is_empty() {
-                true => doubtful.remove(&account),
-                false => doubtful.insert(account, open),
-            };
+            doubtful.put(account, open.collect());
             self.show(&doubtful);
         }
 
         #[expect(clippy::cast_precision_loss, reason = "nobody has so many")]
-        fn show(&self, doubtful: &HashMap<AccountTag, HashSet<OpId>>) {
-            let all: usize = doubtful.values().map(HashSet::len).sum();
-            self.in_doubt.set(all as f64);
+        fn show(&self, doubtful: &Doubtful) {
+            self.in_doubt.set(doubtful.all as f64);
         }
 
         /// Counts a task until what is returned is dropped.
