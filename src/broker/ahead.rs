@@ -94,15 +94,11 @@ impl<L: Ledger> Inner<L> {
     pub(super) fn schedule(&self, desk: &Desk, pair: &IssuedPair, now_ms: u64) {
         let can = pair.refresh_token().is_some() || desk.config.mints;
         let Some(expires_at_ms) = pair.expires_at_ms().filter(|_| can) else { return };
-        let lifetime_ms = expires_at_ms.saturating_sub(now_ms);
-        let ahead_ms = u64::try_from(desk.config.ahead.as_millis()).unwrap_or(u64::MAX);
-        let ahead_ms = ahead_ms.min(lifetime_ms / 2);
         let mut draw = [0; 1];
         // Without randomness all are early, which harms nobody.
         let _ = self.entropy.fill(&mut draw);
         let [draw] = draw;
-        let jitter_ms = ahead_ms / 4 * u64::from(draw) / 256;
-        let due_ms = expires_at_ms.saturating_sub(ahead_ms).saturating_add(jitter_ms);
+        let due_ms = due_ms(expires_at_ms, now_ms, desk.config.ahead, draw);
         self.ahead.put((pair.account(), pair.grant()), due_ms);
     }
 
@@ -160,5 +156,39 @@ impl<L: Ledger> Inner<L> {
             }
             landed
         }));
+    }
+}
+
+/// Says when a pair is to be refreshed, with a byte that was drawn.
+fn due_ms(expires_at_ms: u64, now_ms: u64, ahead: Duration, draw: u8) -> u64 {
+    let lifetime_ms = expires_at_ms.saturating_sub(now_ms);
+    let ahead_ms = u64::try_from(ahead.as_millis()).unwrap_or(u64::MAX).min(lifetime_ms / 2);
+    let jitter_ms = (ahead_ms / 4).saturating_mul(u64::from(draw)) / 256;
+    expires_at_ms.saturating_sub(ahead_ms).saturating_add(jitter_ms)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_beyond_all_is_early_and_no_overflow() {
+        for (expires_at_ms, now_ms, ahead) in
+            [(u64::MAX, 0, Duration::MAX), (10, 20, Duration::MAX), (u64::MAX, 0, Duration::ZERO)]
+        {
+            for draw in [0, 255] {
+                let due_ms = due_ms(expires_at_ms, now_ms, ahead, draw);
+                assert!(due_ms <= expires_at_ms, "{expires_at_ms} {now_ms} {ahead:?} {draw}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_pair_is_refreshed_ahead_of_its_expiry_and_not_with_all_others() {
+        let minutes = |minutes: u64| minutes * 60_000;
+        let due = |ahead, draw| due_ms(minutes(60), 0, Duration::from_millis(ahead), draw);
+        assert_eq!(due(minutes(8), 0), minutes(52));
+        assert_eq!(due(minutes(8), 128), minutes(53));
+        assert_eq!(due(minutes(100), 0), minutes(30), "at most half of its lifetime");
     }
 }
