@@ -106,7 +106,7 @@ impl<L: Ledger> Inner<L> {
     pub(super) fn begin_tending(&self) {
         let me = self.me.clone();
         // Not one of the tasks that a shutdown waits for: it holds no call.
-        tokio::spawn(async move {
+        self.tasks.spawn_aside(async move {
             let mut round = Instant::now();
             loop {
                 let Some(inner) = me.upgrade() else { return };

@@ -127,7 +127,7 @@ impl<L: Ledger> Inner<L> {
                 },
                 // Another call on the grant was on its way.
                 Some(_) => {}
-                None => return Err(BrokerError::Closed),
+                None => return Err(BrokerError::Lost),
             }
         }
     }

@@ -207,7 +207,7 @@ impl<L: Ledger> Broker<L> {
         match inner.flights.join(key, &inner.tasks, work).await {
             Some(Ok(Landed::Connected(connected))) => Ok(*connected),
             Some(Err(error)) => Err(error),
-            _ => Err(BrokerError::Closed),
+            _ => Err(BrokerError::Lost),
         }
     }
 }

@@ -125,7 +125,8 @@ pub enum BrokerError {
         /// How many others live, or may come to live by an exchange that is open.
         siblings: usize,
     },
-    /// No call is made now: the provider asked for time, or calls have failed in a row.
+    /// No call is made now: the provider asked for time of this account or of all, calls to this host
+    /// have failed in a row, or there is a pair of which another would last no longer.
     #[error("{app}: no call before {until_ms} ms since 1970")]
     NotNow {
         /// The app.
@@ -154,6 +155,10 @@ pub enum BrokerError {
         #[source]
         source: Arc<Error>,
     },
+    /// The task that was to do it is gone: it panicked, or the runtime on which the broker was built
+    /// has ended. What it had begun is in doubt in the ledger.
+    #[error("the task that was to do this was lost")]
+    Lost,
     /// The broker is being shut down.
     #[error("the broker is shut down")]
     Closed,
@@ -256,6 +261,10 @@ impl BrokerError {
             Self::Choice { .. } => "look the account up again and decide anew",
             Self::NotStored { .. } => {
                 "take what could not be stored by `take_unsettled`, mend the store, open it again"
+            }
+            Self::Lost => {
+                "look the account up: what was begun is in doubt; if the runtime on which the broker \
+                 was built has ended, build another"
             }
             Self::Closed => "build another broker",
             Self::Ledger(error) => error.advice(),

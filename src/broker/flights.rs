@@ -8,20 +8,25 @@ use crate::sync::lock;
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex};
+use tokio::runtime::{EnterGuard, Handle};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 
-/// The tasks that a shutdown waits for. Clones share them.
+/// The tasks that a shutdown waits for, on the broker's own runtime whoever asks for them: that of a
+/// caller may end while an answer is on its way. Clones share them.
 #[derive(Debug, Clone)]
 pub(super) struct Tasks {
     tracker: TaskTracker,
+    runtime: Handle,
     meter: Arc<Meter>,
 }
 
 impl Tasks {
+    /// Takes the runtime that this is called on.
+    #[track_caller]
     pub(super) fn new(meter: Arc<Meter>) -> Self {
-        Self { tracker: TaskTracker::new(), meter }
+        Self { tracker: TaskTracker::new(), runtime: Handle::current(), meter }
     }
 
     pub(super) fn spawn<F>(&self, work: F) -> JoinHandle<F::Output>
@@ -29,10 +34,21 @@ impl Tasks {
         F: Future<Output: Send + 'static> + Send + 'static,
     {
         let task = self.meter.task();
-        self.tracker.spawn(async move {
+        let work = async move {
             let _task = task;
             work.await
-        })
+        };
+        self.tracker.spawn_on(work, &self.runtime)
+    }
+
+    /// Spawns what holds no call, and what no shutdown waits for.
+    pub(super) fn spawn_aside(&self, work: impl Future<Output = ()> + Send + 'static) {
+        drop(self.runtime.spawn(work));
+    }
+
+    /// Has what is made meanwhile be of the broker's runtime.
+    pub(super) fn enter(&self) -> EnterGuard<'_> {
+        self.runtime.enter()
     }
 
     /// Takes no further ones, by the word of whoever asks [`Tasks::is_closed`] first.
@@ -59,12 +75,28 @@ type Running<K, V> = HashMap<K, watch::Receiver<Option<V>>>;
 /// Takes a flight off the list, however its task ends.
 struct Landing<K: Eq + Hash, V> {
     running: Arc<Mutex<Running<K, V>>>,
-    key: K,
+    /// None once it is off the list: the next one may have the same key.
+    key: Option<K>,
+    tell: watch::Sender<Option<V>>,
+}
+
+impl<K: Eq + Hash, V> Landing<K, V> {
+    fn land(mut self, value: V) {
+        // Off the list first: who comes now wants what is newer.
+        self.take_off();
+        self.tell.send_replace(Some(value));
+    }
+
+    fn take_off(&mut self) {
+        if let Some(key) = self.key.take() {
+            lock(&self.running).remove(&key);
+        }
+    }
 }
 
 impl<K: Eq + Hash, V> Drop for Landing<K, V> {
     fn drop(&mut self) {
-        lock(&self.running).remove(&self.key);
+        self.take_off();
     }
 }
 
@@ -103,15 +135,12 @@ where
         }
         let (tell, landed) = watch::channel(None);
         running.insert(key.clone(), landed.clone());
-        let landing = Landing { running: Arc::clone(&self.0), key };
+        drop(running);
+        // From here on it is on the list, and comes off it whatever happens: a runtime that has ended
+        // drops the task on the spot, and that must not find the list locked.
+        let landing = Landing { running: Arc::clone(&self.0), key: Some(key), tell };
         let work = work();
-        // The lock is held until the task is there: nobody finds a flight without one.
-        tasks.spawn(async move {
-            let value = work.await;
-            // Off the list first: who comes now wants what is newer.
-            drop(landing);
-            tell.send_replace(Some(value));
-        });
+        tasks.spawn(async move { landing.land(work.await) });
         landed
     }
 }
@@ -155,5 +184,36 @@ mod tests {
         let tasks = Tasks::new(Arc::new(Meter::new()));
         assert_eq!(flights.join(1, &tasks, || async { panic!("lost") }).await, None);
         assert_eq!(flights.join(1, &tasks, || async { 5 }).await, Some(5));
+    }
+
+    #[test]
+    fn a_runtime_that_has_ended_leaves_no_flight_and_no_lock_behind() {
+        let runtime = || tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let ended = runtime();
+        let tasks = ended.block_on(async { Tasks::new(Arc::new(Meter::new())) });
+        drop(ended);
+        let flights = Flights::<u8, u32>::new();
+        let other = runtime();
+        for _ in 0..2 {
+            assert_eq!(other.block_on(flights.join(1, &tasks, || async { 5 })), None);
+        }
+        let tasks = other.block_on(async { Tasks::new(Arc::new(Meter::new())) });
+        assert_eq!(other.block_on(flights.join(1, &tasks, || async { 5 })), Some(5));
+    }
+
+    #[test]
+    fn a_flight_is_made_on_the_runtime_of_its_tasks_whoever_asks() {
+        let own = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
+        let tasks = own.block_on(async { Tasks::new(Arc::new(Meter::new())) });
+        let flights = Flights::<u8, u32>::new();
+        let (go, gone) = tokio::sync::oneshot::channel();
+        let callers = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let mut landed = callers.block_on(async {
+            flights.start(1, &tasks, || async { gone.await.unwrap_or_default() })
+        });
+        drop(callers);
+        go.send(5).unwrap();
+        let value = own.block_on(async { *landed.wait_for(Option::is_some).await.unwrap() });
+        assert_eq!(value, Some(5));
     }
 }

@@ -15,8 +15,9 @@
 //! - `arrivals` is what the process knows of the pairs that came to it, and `moved` leads from a
 //!   provisional account to where its grant went.
 //!
-//! Every call to a provider runs in a task of its own on tokio. Callers may leave, time out or panic:
-//! what the provider answers is durable all the same, and the next caller gets it.
+//! Every call to a provider runs in a task of its own, on the tokio runtime on which the broker was
+//! built. Callers may leave, time out or panic, and so may their runtimes: what the provider answers is
+//! durable all the same, and the next caller gets it.
 //!
 //! # The pattern
 //! ```text
@@ -123,7 +124,8 @@ const LATE_MARGIN: Duration = Duration::from_secs(60);
 
 /// A broker. It is a handle: clones share the work.
 ///
-/// It needs a tokio runtime with time; the ledger may be any.
+/// It makes its calls on the tokio runtime on which it was [built](BrokerBuilder::build), whichever its
+/// callers are on; the ledger may be any.
 #[derive(Debug)]
 pub struct Broker<L: Ledger = Journal>(Arc<Inner<L>>);
 
@@ -267,10 +269,18 @@ impl<L: Ledger> BrokerBuilder<L> {
         self
     }
 
-    /// Makes the broker, and begins to look into what an earlier process left in doubt. To be called
-    /// on a tokio runtime.
+    /// Makes the broker, and begins to look into what an earlier process left in doubt.
+    ///
+    /// All that it does it does on the tokio runtime on which this is called, which has to have time
+    /// and I/O, and to live as long as the broker is used: at its end calls on their way are cut, and
+    /// stay in doubt. Callers may be on any other.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    #[track_caller]
     pub fn build(self) -> Broker<L> {
         let meter = Arc::new(Meter::new());
+        let tasks = Tasks::new(Arc::clone(&meter));
         let jar = Jar::new(&self.ledger.derive("cookie"));
         let began = self.ledger.head();
         let desks = self.apps.into_iter().map(|config| (config.app.clone(), config));
@@ -287,7 +297,7 @@ impl<L: Ledger> BrokerBuilder<L> {
             shelf: Shelf::new(),
             flights: Flights::new(),
             ahead: Arc::new(Ahead::new()),
-            tasks: Tasks::new(Arc::clone(&meter)),
+            tasks,
             meter,
             arrivals: Mutex::new(Arrivals::new(Instant::now())),
             began,
@@ -369,7 +379,7 @@ impl<L: Ledger> Inner<L> {
         F: Future<Output = Result<T, BrokerError>> + Send + 'static,
     {
         let work = work(self.handle()?);
-        self.tasks.spawn(work).await.unwrap_or(Err(BrokerError::Closed))
+        self.tasks.spawn(work).await.unwrap_or(Err(BrokerError::Lost))
     }
 
     fn desk(&self, app: &App) -> Result<&Arc<Desk>, BrokerError> {

@@ -343,7 +343,7 @@ impl<L: Ledger> Inner<L> {
         }
         wakes.insert(account, at);
         let me = self.me.clone();
-        tokio::spawn(async move {
+        self.tasks.spawn_aside(async move {
             tokio::time::sleep_until(at).await;
             let Some(inner) = me.upgrade() else { return };
             let is_next = lock(&inner.wakes).get(&account) == Some(&at);

@@ -211,6 +211,8 @@ impl<L: Ledger> Broker<L> {
                 _ => failed(error),
             })?;
         listener.set_nonblocking(true).map_err(failed)?;
+        // Whoever calls this, it goes on as long as the broker's own runtime does.
+        let _on = self.0.tasks.enter();
         let listener = UnixListener::from_std(listener).map_err(failed)?;
         self.0.control.start(self.0.me.clone(), socket, listener);
         Ok(())
