@@ -21,7 +21,7 @@ const WATCHED_MAX: usize = 65_536;
 const NAP_MAX: Duration = Duration::from_secs(60);
 
 /// How often all that is in doubt, or nobody's, is looked into.
-const ROUND: Duration = Duration::from_secs(900);
+pub(super) const ROUND: Duration = Duration::from_secs(900);
 
 type Watched = (AccountTag, GrantId);
 

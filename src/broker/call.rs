@@ -7,21 +7,27 @@
 use super::app::Desk;
 use super::error::BrokerError;
 use super::event::Event;
+use super::gate::Whom;
 use super::upstream::{Call, Upstream};
 use super::{Inner, Unsettled};
 use crate::error::{Error, Remedy};
 use crate::format::value::{Action, DoubtReason};
-use crate::ids::{AccountTag, OpId};
-use crate::journal::{Begin, IssuedPair, SettleError, Settled, Ticket};
+use crate::ids::{Account, AccountTag, GrantId, OpId};
+use crate::journal::{Begin, IssuedPair, SettleError, Settled, Target, Ticket};
 use crate::ledger::Ledger;
 use crate::outcome::{Doubt, ExpirySource, NotSent, Outcome, Refusal, RefusalClass};
 use crate::sync::lock;
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
-use tokio::time::Instant;
 
 /// How often an outcome is offered to a ledger that asks to try again.
 const SETTLE_TRIES: u32 = 5;
+/// Outcomes that are too large for the store are kept for their owner up to so many.
+const UNSETTLED_MAX: usize = 1024;
 /// How long to wait between.
 const SETTLE_PAUSE: Duration = Duration::from_millis(200);
 
@@ -33,6 +39,7 @@ pub(super) struct Came {
     pub(super) settled: Settled,
     pub(super) refusal: Option<Refusal>,
     pub(super) not_sent: Option<NotSent>,
+    pub(super) doubt: Option<DoubtReason>,
 }
 
 impl Came {
@@ -43,7 +50,7 @@ impl Came {
 
     /// Says it to a caller for whom it came to nothing.
     pub(super) fn into_error(self) -> BrokerError {
-        let Self { account, op, settled, refusal, not_sent } = self;
+        let Self { account, op, settled, refusal, not_sent, doubt } = self;
         match (settled, refusal) {
             (Settled::Refused, Some(refusal)) => {
                 BrokerError::Refused { account, op, refusal: Box::new(refusal) }
@@ -52,7 +59,7 @@ impl Came {
                 let reason = not_sent.unwrap_or(NotSent::GivenUp);
                 BrokerError::NotSent { account, op, reason }
             }
-            _ => BrokerError::InDoubt { account, op, reason: None, why: None },
+            _ => BrokerError::InDoubt { account, op, reason: doubt, why: None },
         }
     }
 }
@@ -81,7 +88,8 @@ impl<L: Ledger> Inner<L> {
         begin: Begin,
         make: impl for<'a> FnOnce(&'a dyn Upstream, Option<&'a IssuedPair>) -> Call<'a, Outcome> + Send,
     ) -> Result<Came, BrokerError> {
-        self.call_when(desk, action, std::future::ready(Ok(begin)), make).await
+        let whom = self.whom_of(&begin).await;
+        self.call_when(desk, action, whom, std::future::ready(Ok(begin)), make).await
     }
 
     /// As [`Inner::call`], with what is begun decided once the call's turn has come.
@@ -89,43 +97,38 @@ impl<L: Ledger> Inner<L> {
         &self,
         desk: &Desk,
         action: Action,
+        whom: Whom,
         begin: impl Future<Output = Result<Begin, BrokerError>> + Send,
         make: impl for<'a> FnOnce(&'a dyn Upstream, Option<&'a IssuedPair>) -> Call<'a, Outcome> + Send,
     ) -> Result<Came, BrokerError> {
-        if lock(&self.failed).is_some() || self.tasks.is_closed() {
-            return Err(BrokerError::Closed);
-        }
-        let not_now = |shut: super::gate::Shut| BrokerError::NotNow {
-            app: desk.app().clone(),
-            until_ms: shut.until_ms,
-            asked: shut.asked,
-        };
-        let pass = desk.gate.pass(|| self.ledger.now_ms()).await.map_err(not_now)?;
-        let begun = async { Ok(self.ledger.begin(begin.await?.deadline(self.deadline)).await?) };
-        let ticket = match begun.await {
-            Ok(ticket) => ticket,
-            Err(error) => {
-                pass.unused();
-                return Err(error);
-            }
-        };
+        self.is_at_work()?;
+        let pass = desk.gate.pass(whom).await;
+        let pass = pass.map_err(|shut| self.not_now(desk, shut.wait, shut.asked))?;
+        // Who waited for a place may have waited for longer than the broker takes calls.
+        self.is_at_work()?;
+        // What is refused here is no call, and nothing is counted of it.
+        let ticket = self.ledger.begin(begin.await?.deadline(self.deadline)).await?;
         let (account, op) = (ticket.account(), ticket.op());
         if action == Action::Revoke {
             // What goes is not found any longer by who looks for something to use again.
             self.shelf.drop(account);
         }
-        lock(&self.begun).insert(op, Instant::now());
+        self.note_begun(op);
         let mut open = Open { ledger: &self.ledger, ticket: Some(ticket) };
         let presented = open.ticket.as_ref().and_then(Ticket::current);
         let begun = desk.meter.begun();
-        let outcome = tokio::time::timeout(self.deadline, make(desk.upstream(), presented)).await;
+        let outcome = tokio::time::timeout(
+            self.deadline,
+            caught(async { make(desk.upstream(), presented).await }),
+        );
+        let outcome = outcome.await;
         let outcome =
             outcome.unwrap_or_else(|_| Outcome::InDoubt(Doubt::new(DoubtReason::Timeout)));
         desk.meter.ended(&begun, action, &outcome);
-        pass.done(&outcome, self.ledger.now_ms());
+        pass.done(&outcome);
         desk.meter.circuit(desk.gate.is_open());
         let outcome = self.completed(desk, outcome);
-        let (refusal, not_sent, reason) = match &outcome {
+        let (refusal, not_sent, doubt) = match &outcome {
             Outcome::Refused(refusal) => (Some(refusal.clone()), None, None),
             Outcome::NotSent(reason) => (None, Some(*reason), None),
             Outcome::InDoubt(doubt) => (None, None, Some(doubt.reason())),
@@ -137,11 +140,54 @@ impl<L: Ledger> Inner<L> {
         };
         match settled {
             Settled::InDoubt(_) => {
-                self.bell.ring(Event::InDoubt { account, op, action, reason });
+                self.bell.ring(Event::InDoubt { account, op, action, reason: doubt });
             }
             _ => drop(lock(&self.begun).remove(&op)),
         }
-        Ok(Came { account, op, settled, refusal, not_sent })
+        Ok(Came { account, op, settled, refusal, not_sent, doubt })
+    }
+
+    /// Says whether calls are still begun.
+    fn is_at_work(&self) -> Result<(), BrokerError> {
+        match lock(&self.failed).is_some() || self.tasks.is_closed() {
+            true => Err(BrokerError::Closed),
+            false => Ok(()),
+        }
+    }
+
+    pub(super) fn not_now(&self, desk: &Desk, wait: Duration, asked: bool) -> BrokerError {
+        // Not sooner: at that time a call is made.
+        let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).saturating_add(1);
+        let until_ms = self.ledger.now_ms().saturating_add(wait_ms);
+        BrokerError::NotNow { app: desk.app().clone(), until_ms, asked }
+    }
+
+    async fn whom_of(&self, begin: &Begin) -> Whom {
+        let nobody = AccountTag::from_bytes([0; 16]);
+        let (account, grant) = match &begin.target {
+            Target::Grant { account, grant } => (self.ledger.tag_of(account), *grant),
+            Target::Standing { account } => (self.ledger.tag_of(&account.into()), GrantId::NONE),
+            Target::Doubtful { account, .. } => (self.ledger.tag_of(account), GrantId::NONE),
+            Target::New { app, user } => {
+                let account = user.as_ref().map(|user| Account::new(app.clone(), user.clone()));
+                let known = account.map(|account| self.ledger.tag_of(&(&account).into()));
+                let under = begin.under.map(|(tag, _)| tag);
+                (known.or(under).unwrap_or(nobody), GrantId::NONE)
+            }
+        };
+        self.whom(account, grant).await
+    }
+
+    /// Says whom a call is about, and which host it goes to: that of its grant's token endpoint.
+    pub(super) async fn whom(&self, account: AccountTag, grant: GrantId) -> Whom {
+        // What cannot be read the ledger refuses, a step further on.
+        if grant != GrantId::NONE
+            && let Ok(ready) = self.ready(account).await
+            && let Some(ready) = ready.grants.iter().find(|ready| ready.grant() == grant)
+        {
+            return Whom::of(&ready.pair);
+        }
+        Whom { account, host: String::new() }
     }
 
     /// Notes an assumed expiry where the provider says nothing of one.
@@ -204,9 +250,41 @@ impl<L: Ledger> Inner<L> {
         if stops {
             lock(&self.failed).get_or_insert_with(|| Arc::clone(&source));
         }
-        lock(&self.unsettled).extend(left);
+        let mut unsettled = lock(&self.unsettled);
+        // Only what is too large can be so many: of all else the first one stops the broker.
+        if stops || unsettled.len() < UNSETTLED_MAX {
+            unsettled.extend(left);
+        }
+        drop(unsettled);
         tracing::error!(target: "tokenwal", %account, op = op.0, "an outcome could not be stored");
         self.bell.ring(Event::NotStored { account, op });
         BrokerError::NotStored { account, op, source }
+    }
+}
+
+/// Waits for a call. A panic in one is an answer that never came: what the request did is in doubt, and
+/// whoever waits is told so.
+async fn caught(call: impl Future<Output = Outcome> + Send) -> Outcome {
+    let mut call = pin!(call);
+    poll_fn(|context| {
+        let polled = catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(context)));
+        polled.unwrap_or_else(|_| {
+            tracing::error!(target: "tokenwal", "a call to a provider panicked");
+            Poll::Ready(Outcome::InDoubt(Doubt::new(DoubtReason::Cancelled)))
+        })
+    })
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_call_that_panics_is_in_doubt() {
+        let outcome = caught(async { panic!("a bug") }).await;
+        let Outcome::InDoubt(doubt) = outcome else { panic!("{outcome:?}") };
+        assert_eq!(doubt.reason(), DoubtReason::Cancelled);
+        assert!(matches!(caught(async { Outcome::Revoked }).await, Outcome::Revoked));
     }
 }

@@ -6,6 +6,7 @@ use super::call::Came;
 use super::cookie::Click;
 use super::error::{BrokerError, CallbackFault};
 use super::event::Event;
+use super::gate::Whom;
 use super::upstream::{Approval, Code};
 use super::{Broker, Inner, Key, Landed};
 use crate::error::Error;
@@ -13,7 +14,6 @@ use crate::format::value::Action;
 use crate::ids::{Account, AccountTag, App, Generation, GrantId, Holder, Lsn, User};
 use crate::journal::{Begin, IssuedPair, Settled};
 use crate::ledger::{Change, Ledger};
-use crate::outcome::Outcome;
 use crate::profile::IdentitySource;
 use crate::secret::Secret;
 use aws_lc_rs::digest;
@@ -355,14 +355,9 @@ impl<L: Ledger> Inner<L> {
     /// Asks whose a pair is, as one of the app's calls at once. Nobody needs to know now: where no
     /// call gets through it is asked another time.
     async fn who(&self, desk: &Desk, pair: &IssuedPair) -> Option<User> {
-        if desk.gate.is_open() {
-            return None;
-        }
-        let pass = desk.gate.pass(|| self.ledger.now_ms()).await.ok()?;
-        let user = desk.upstream().who(pair).await;
         // A look-up has no outcome: that nobody was named says nothing of how the provider is.
-        pass.done(&Outcome::Answered, self.ledger.now_ms());
-        user
+        let _pass = desk.gate.pass(Whom::of(pair)).await.ok()?;
+        desk.upstream().who(pair).await
     }
 
     /// Puts things in order around a new grant: earlier tries of its holder, the cap. Says whether

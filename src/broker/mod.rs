@@ -19,6 +19,15 @@
 //! built. Callers may leave, time out or panic, and so may their runtimes: what the provider answers is
 //! durable all the same, and the next caller gets it.
 //!
+//! # When no call is made
+//! Times are taken by a clock that nobody sets. A valid token is handed out all the while.
+//! - Calls of an app are made so many at once ([`AppConfig::calls_at_once`]); others wait.
+//! - After five calls in a row that failed, to the host of one token endpoint, none goes there for 10 s,
+//!   then one that tries it out; each that fails doubles the time, up to 5 min. What the ledger refused
+//!   to begin is no call.
+//! - A `Retry-After` is believed for up to an hour. With status 429 it is about the account; where three
+//!   accounts hear it within a minute, and with any other status, it is about the host.
+//!
 //! # The pattern
 //! ```text
 //! callback ──> grant, durable, nobody's yet
@@ -36,7 +45,7 @@
 //! |---|---|---|---|---|
 //! | `tokenwal_calls_total` | counter | calls | `provider`, `action`, `outcome` | calls to a provider that ended: `issued`, `refused`, `not_sent`, `in_doubt`, `revoked`, `answered` |
 //! | `tokenwal_call_seconds` | histogram | seconds | `provider`, `action` | from before a call to its answer, or to when it was given up; not what its records took |
-//! | `tokenwal_circuit_open` | gauge | 0 or 1 | `provider` | calls failed in a row, and none is let through but one that tries it out |
+//! | `tokenwal_circuit_open` | gauge | 0 or 1 | `provider` | calls to one of its hosts failed in a row, and none is let through but one that tries it out |
 //! | `tokenwal_refreshes_total` | counter | callers | `how` | callers who wanted a refresh: `made` it, or `joined` the one that was on its way |
 //! | `tokenwal_tokens_total` | counter | tokens | `how` | tokens that were handed out: `current`, `refreshed`, `assumed` to work still |
 //! | `tokenwal_in_doubt` | gauge | operations | | operations in doubt, of the accounts that this broker has looked into |
@@ -111,7 +120,7 @@ use cookie::Jar;
 use event::Bell;
 use flights::{Flights, Tasks};
 use metrics::Meter;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
@@ -121,6 +130,8 @@ use tokio::time::Instant;
 const DEADLINE: Duration = Duration::from_secs(60);
 /// How much later than its deadline a call may still be carried out, unless another time is set.
 const LATE_MARGIN: Duration = Duration::from_secs(60);
+/// At most so many accounts and operations are remembered, each for what is noted of them.
+const NOTED_MAX: usize = 65_536;
 
 /// A broker. It is a handle: clones share the work.
 ///
@@ -186,8 +197,9 @@ struct Inner<L: Ledger> {
     began: Lsn,
     /// When this began, by a clock that nobody sets.
     started: Instant,
-    /// When operations of this process were begun, as long as they are on their way or in doubt.
-    begun: Mutex<HashMap<OpId, Instant>>,
+    /// When operations of this process were begun, as long as they are on their way or in doubt. Where
+    /// they are too many the oldest are forgotten: they count as begun when the broker was.
+    begun: Mutex<BTreeMap<OpId, Instant>>,
     /// When accounts are to be looked into again.
     wakes: Mutex<HashMap<AccountTag, Instant>>,
     /// What was heard and said of operations in doubt.
@@ -349,8 +361,9 @@ impl<L: Ledger> Broker<L> {
         std::mem::take(&mut *lock(&self.0.unsettled))
     }
 
-    /// Takes no further calls, and waits until those on their way have their outcomes, at most this
-    /// long. Says whether all have; the others go on as long as the runtime does, and are in doubt
+    /// Takes no further calls, and begins none that wait for their turn: those hear
+    /// [`BrokerError::Closed`]. Waits until those on their way have their outcomes, at most this long.
+    /// Says whether all have; the others go on as long as the runtime does, and are in doubt
     /// if they are cut.
     ///
     /// # Cancel safety
@@ -409,5 +422,13 @@ impl<L: Ledger> Inner<L> {
         let mut bytes = [0; 32];
         self.fill(&mut bytes)?;
         Ok(BASE64_URL_SAFE_NO_PAD.encode(bytes))
+    }
+
+    fn note_begun(&self, op: OpId) {
+        let mut begun = lock(&self.begun);
+        begun.insert(op, Instant::now());
+        if begun.len() > NOTED_MAX {
+            begun.pop_first();
+        }
     }
 }

@@ -335,9 +335,12 @@ impl<L: Ledger> Inner<L> {
     /// counts.
     fn look_again(&self, account: AccountTag, until_ms: u64) {
         let wait = Duration::from_millis(until_ms.saturating_sub(self.ledger.now_ms()));
-        // No clock goes on for longer than it can tell.
-        let Some(at) = Instant::now().checked_add(wait) else { return };
+        // What takes longer, or is one too many, is found by the rounds.
+        let at = Instant::now() + wait.min(super::ahead::ROUND);
         let mut wakes = lock(&self.wakes);
+        if wakes.len() >= super::NOTED_MAX && !wakes.contains_key(&account) {
+            return;
+        }
         if wakes.get(&account).is_some_and(|earlier| *earlier <= at) {
             return;
         }

@@ -60,7 +60,7 @@ async fn an_exchange_that_goes_wrong() {
         }
         world.nothing_is_lost(&life).await;
         // Whatever it was, the user can approve again.
-        world.clock.advance(Duration::from_secs(10));
+        world.pass(Duration::from_secs(10)).await;
         world.connect(&life, "alice", &holder("crm")).await.unwrap();
         world.nothing_is_lost(&life).await;
     }
@@ -198,7 +198,7 @@ async fn what_is_refused_suspends_and_ends_nothing() {
         let grant = life.grant(&account).await;
         assert!(grant.end.is_none() && grant.generation.0 == 1, "{fault:?}");
         // The cause is mended elsewhere, and all is as before.
-        world.clock.advance(Duration::from_secs(2));
+        world.pass(Duration::from_secs(2)).await;
         assert_eq!(life.token(&account).await.unwrap().generation().0, 2, "{fault:?}");
         let health = life.broker.health(&account).await.unwrap();
         assert_eq!((health.status, health.refusal), (Status::Ok, None), "{fault:?}");
@@ -264,7 +264,7 @@ async fn a_revocation_that_went_wrong_is_done_again() {
             .await;
         } else {
             assert!(life.grant(&account).await.end.is_none());
-            world.clock.advance(Duration::from_secs(2));
+            world.pass(Duration::from_secs(2)).await;
             life.broker.revoke(&account, connected.grant).await.unwrap();
         }
         assert!(!world.is_alive(pair.refresh_token()), "{fault:?}");

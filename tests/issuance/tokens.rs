@@ -114,7 +114,7 @@ async fn a_rejected_token_is_not_handed_out_while_no_other_can_be_had() {
     assert!(matches!(error, BrokerError::Refused { .. }), "{error}");
     let error = life.token(&account).await.unwrap_err();
     assert!(matches!(error, BrokerError::NotNow { asked: true, .. }), "{error}");
-    world.clock.advance(Duration::from_secs(61));
+    world.pass(Duration::from_secs(61)).await;
     assert_eq!(life.token(&account).await.unwrap().generation().0, 2);
 }
 
@@ -187,7 +187,7 @@ async fn an_assumed_expiry_never_reports_death() {
     assert!(world.works(&same).await);
     let health = life.broker.health(&account).await.unwrap();
     assert_ne!(health.status, Status::NeedsAuthorization);
-    world.clock.advance(Duration::from_secs(61));
+    world.pass(Duration::from_secs(61)).await;
     assert_eq!(life.token(&account).await.unwrap().generation().0, 2);
 }
 

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 use tokenwal::broker::{AppConfig, Authorize, Broker, BrokerError, Connected, Event, Events};
@@ -51,17 +51,21 @@ access_seconds = 7200
 /// Tells the system's time, and what a test adds to it; the journal, the provider and the sandbox go
 /// by it alike.
 #[derive(Debug, Default)]
-pub struct TestClock(AtomicU64);
+pub struct TestClock(AtomicI64);
 
 impl Clock for TestClock {
     fn now_ms(&self) -> u64 {
-        SystemClock.now_ms() + self.0.load(Ordering::Relaxed)
+        SystemClock.now_ms().saturating_add_signed(self.0.load(Ordering::Relaxed))
     }
 }
 
 impl TestClock {
     pub fn advance(&self, by: Duration) {
-        self.0.fetch_add(u64::try_from(by.as_millis()).unwrap(), Ordering::Relaxed);
+        self.0.fetch_add(i64::try_from(by.as_millis()).unwrap(), Ordering::Relaxed);
+    }
+
+    pub fn set_back(&self, by: Duration) {
+        self.0.fetch_sub(i64::try_from(by.as_millis()).unwrap(), Ordering::Relaxed);
     }
 }
 
@@ -251,6 +255,14 @@ impl World {
         let scopes = &SCOPES;
         life.broker.adopt(connected.account, connected.grant, holder, scopes).await.unwrap();
         connected
+    }
+
+    /// Lets time pass, also for what goes by no clock that can be set. On one thread alone.
+    pub async fn pass(&self, time: Duration) {
+        tokio::time::pause();
+        tokio::time::advance(time).await;
+        tokio::time::resume();
+        self.clock.advance(time);
     }
 
     /// Lets every access token lapse.
