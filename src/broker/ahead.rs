@@ -1,6 +1,7 @@
 //! Refreshes access tokens that are in use before they lapse, each at a time of its own.
 
 use super::app::Desk;
+use super::refresh::Wanted;
 use super::{Inner, Landed};
 use crate::ids::{AccountTag, GrantId};
 use crate::journal::IssuedPair;
@@ -135,21 +136,20 @@ impl<L: Ledger> Inner<L> {
         let Ok(inner) = self.handle() else { return };
         let now_ms = self.ledger.now_ms();
         let used_within_ms = u64::try_from(USED_WITHIN.as_millis()).unwrap_or(u64::MAX);
-        let used_ms = self.shelf.get(account).and_then(|ready| {
-            let found = ready.grants.iter().find(|ready| ready.grant() == grant);
-            found.map(|found| found.used_ms.load(Ordering::Relaxed))
-        });
-        if used_ms.is_none_or(|used_ms| now_ms.saturating_sub(used_ms) > used_within_ms) {
+        let Some(ready) = self.shelf.get(account) else { return };
+        let Some(found) = ready.grants.iter().find(|ready| ready.grant() == grant) else { return };
+        let used_ms = found.used_ms.load(Ordering::Relaxed);
+        if now_ms.saturating_sub(used_ms) > used_within_ms {
             return;
         }
-        let key = super::Key::Grant(account, grant);
+        let (key, wanted) = (ready.key_of(found), Wanted::instead_of(&found.pair));
         drop(self.flights.start(key, &self.tasks, || async move {
-            let landed = inner.refresh_now(account, grant, None).await;
+            let landed = inner.refresh_unless_newer(account, grant, wanted).await;
             if let Ok(Landed::Pair(pair)) = &landed {
                 // It goes on being in use.
                 if let Ok(ready) = inner.ready(pair.account()).await {
                     let found = ready.grants.iter().find(|ready| ready.grant() == grant);
-                    if let (Some(found), Some(used_ms)) = (found, used_ms) {
+                    if let Some(found) = found {
                         found.used_ms.fetch_max(used_ms, Ordering::Relaxed);
                     }
                 }

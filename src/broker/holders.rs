@@ -4,6 +4,7 @@
 use super::cache::{Ready, ReadyGrant};
 use super::error::BrokerError;
 use super::event::Event;
+use super::refresh::Wanted;
 use super::revoke::Reach;
 use super::rules::{covers, gives};
 use super::{Broker, Inner};
@@ -227,7 +228,10 @@ impl<L: Ledger> Inner<L> {
                 self.hand(&pair);
                 Ok(pair)
             }
-            false => self.refreshed(pair.account(), pair.grant()).await,
+            false => {
+                let wanted = Wanted::instead_of(&pair);
+                self.refreshed(pair.account(), pair.grant(), wanted).await
+            }
         }
     }
 

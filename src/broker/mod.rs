@@ -3,15 +3,16 @@
 //!
 //! - `connect` sends users off to approve and takes them in; `cookie` is what they carry, `answer` what
 //!   they come back with.
-//! - `tokens` hands out access tokens; `ahead` refreshes those in use before they lapse.
-//! - `holders` is who depends on what, `guard` the provider's cap, `revoke` how a grant ends by our
-//!   hand, `stale` what a claimed copy may present, `import` is the way in and out, `reconcile` the comparison with the service's own rows,
-//!   `health` what to show.
+//! - `tokens` hands out access tokens, `refresh` is how another one comes; `ahead` refreshes those in
+//!   use before they lapse.
+//! - `holders` is who depends on what, `guard` the provider's cap, `revoke` how a grant ends by our hand,
+//!   `stale` what a claimed copy may present, `import` the way in and out, `reconcile` the comparison
+//!   with the service's own rows, `health` what to show.
 //! - `doubt` and `rules` decide, and do nothing; `resolve` does what `doubt` decides. `death` says why
 //!   a grant has died.
 //! - `judge` says what the rules are without a broker, `control` takes orders from other processes.
 //! - `call` is the one way to a provider: intent, call, outcome. `flights` keeps it in a task of its
-//!   own, `gate` holds it back, `upstream` is its other end. `metrics` counts.
+//!   own, `gate` and `backoff` hold it back, `upstream` is its other end. `metrics` counts.
 //! - `arrivals` is what the process knows of the pairs that came to it, and `moved` leads from a
 //!   provisional account to where its grant went.
 //!
@@ -27,6 +28,10 @@
 //!   to begin is no call.
 //! - A `Retry-After` is believed for up to an hour. With status 429 it is about the account; where three
 //!   accounts hear it within a minute, and with any other status, it is about the host.
+//! - A grant that was refused is not presented again for 1 s, then twice as long after each refusal, up
+//!   to 5 min; who asks meanwhile hears the same refusal. [`Broker::refresh`] need not wait.
+//! - A pair that came of a refresh and lasts no longer than was asked for is handed out during the first
+//!   half of its time: another would last no longer.
 //!
 //! # The pattern
 //! ```text
@@ -60,6 +65,7 @@ mod ahead;
 mod answer;
 mod app;
 mod arrivals;
+mod backoff;
 mod beside;
 mod cache;
 mod call;
@@ -81,6 +87,7 @@ mod judge;
 mod metrics;
 mod moved;
 mod reconcile;
+mod refresh;
 mod resolve;
 mod revoke;
 mod rules;
@@ -113,6 +120,7 @@ use crate::sync::lock;
 use ahead::Ahead;
 use app::Desk;
 use arrivals::Arrivals;
+use backoff::Backoff;
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use cache::Shelf;
@@ -158,6 +166,8 @@ enum Key {
 #[derive(Debug, Clone)]
 enum Landed {
     Pair(Arc<IssuedPair>),
+    /// No call was made: there was a newer pair already.
+    There(Arc<IssuedPair>),
     Connected(Box<Connected>),
     /// Of a call for a token beside a grant's chain: those who wait for another hear nothing by it.
     Beside(Box<Result<Arc<IssuedPair>, BrokerError>>),
@@ -189,6 +199,7 @@ struct Inner<L: Ledger> {
     shelf: Shelf,
     flights: Flights<Key, Result<Landed, BrokerError>>,
     ahead: Arc<Ahead>,
+    backoff: Backoff,
     tasks: Tasks,
     meter: Arc<Meter>,
     /// What this process knows of the pairs that came to it.
@@ -309,6 +320,7 @@ impl<L: Ledger> BrokerBuilder<L> {
             shelf: Shelf::new(),
             flights: Flights::new(),
             ahead: Arc::new(Ahead::new()),
+            backoff: Backoff::default(),
             tasks,
             meter,
             arrivals: Mutex::new(Arrivals::new(Instant::now())),

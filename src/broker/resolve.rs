@@ -18,10 +18,14 @@ use crate::secret::Secret;
 use crate::sync::lock;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 /// How long an access token is taken to work at most, where its provider's profile does not say.
 const TOKEN_LIFETIME: Duration = Duration::from_secs(24 * 3600);
+
+/// A look into an account that is on its way.
+pub(super) type Looking = watch::Receiver<Option<Result<Landed, BrokerError>>>;
 
 /// What a person decides about an operation in doubt.
 #[derive(Debug)]
@@ -125,13 +129,16 @@ impl<L: Ledger> Inner<L> {
 
     /// Looks into what is in doubt on an account, in a task of its own.
     pub(super) fn look_into(&self, account: AccountTag) {
-        if !self.tends {
-            return;
-        }
-        let Ok(inner) = self.handle() else { return };
-        drop(self.flights.start(Key::Account(account), &self.tasks, || async move {
+        drop(self.look(account));
+    }
+
+    /// As [`Inner::look_into`], for who waits for it. It must not itself wait for a flight of a grant:
+    /// those wait for it.
+    pub(super) fn look(&self, account: AccountTag) -> Option<Looking> {
+        let inner = self.handle().ok().filter(|_| self.tends)?;
+        Some(self.flights.start(Key::Account(account), &self.tasks, || async move {
             inner.tend(account).await.map(|()| Landed::Nothing)
-        }));
+        }))
     }
 
     /// Does what may be done about an account: about what is in doubt on it, who it belongs to, what

@@ -246,8 +246,8 @@ impl<L: Ledger> Inner<L> {
         may_go: impl FnOnce() -> bool + Send,
     ) -> Result<(), BrokerError> {
         let whom = self.whom(account, grant).await;
-        let came =
-            self.call_when(desk, Action::Revoke, whom, begin, |upstream, pair: Option<&IssuedPair>| {
+        let came = self
+            .call_when(desk, Action::Revoke, whom, begin, |upstream, pair: Option<&IssuedPair>| {
                 match pair.filter(|_| may_go()) {
                     Some(pair) => upstream.revoke(pair),
                     None => Box::pin(ready(Outcome::NotSent(NotSent::GivenUp))),

@@ -1,25 +1,23 @@
 //! Handing out access tokens: the current one while it is valid, else one refresh however many wait.
 
-use super::app::Desk;
 use super::cache::{Ready, ReadyGrant};
 use super::error::BrokerError;
-use super::event::Event;
 use super::metrics::How;
+use super::refresh::Wanted;
 use super::rules::covers;
-use super::{Broker, Inner, Key, Landed};
-use crate::error::Error;
-use crate::format::value::Action;
-use crate::ids::{Account, AccountTag, GrantId, Holder, OpId};
-use crate::journal::{AccountRef, Begin, GrantView, IssuedPair, Settled};
+use super::{Broker, Inner};
+use crate::ids::{Account, AccountTag, GrantId, Holder};
+use crate::journal::{AccountRef, GrantView, IssuedPair};
 use crate::ledger::{Change, Ledger};
-use crate::outcome::{ExpirySource, NotSent, Outcome, RefusalClass};
+use crate::outcome::{ExpirySource, RefusalClass};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 impl<L: Ledger> Broker<L> {
     /// Returns a pair of the account whose access token has these scopes and works for at least
-    /// `min_validity` more: the current one, or that of one refresh for all who wait.
+    /// `min_validity` more: the current one, or that of one refresh for all who wait. Where a pair lasts
+    /// no longer than that even when it comes, the current one is handed out for half of its time.
     ///
     /// Any living grant of the account will do; where tenants must be kept apart, ask by
     /// [`Broker::access_token_for`]. A valid token is handed out whatever is in doubt, without a
@@ -80,17 +78,11 @@ impl<L: Ledger> Broker<L> {
             let problem = "its app is not configured to mint";
             return Err(BrokerError::Choice { account: tag, problem });
         }
-        let (account, scopes) = (account.clone(), owned(scopes));
-        let inner = self.0.handle()?;
-        let work = || async move { inner.mint_now(&desk, account, scopes, None).await };
-        match self.0.flights.join(Key::Grant(tag, GrantId::NONE), &self.0.tasks, work).await {
-            Some(Ok(Landed::Pair(pair))) => Ok(pair),
-            Some(Err(error)) => Err(error),
-            _ => Err(BrokerError::Closed),
-        }
+        self.0.minted(&desk, account, owned(scopes)).await
     }
 
-    /// Refreshes a grant now, or joins the refresh that is on its way.
+    /// Refreshes a grant now, or joins the refresh that is on its way. It is made on purpose: that the
+    /// provider has refused the grant just now keeps it from nothing.
     ///
     /// # Errors
     /// As [`Broker::access_token`].
@@ -102,8 +94,12 @@ impl<L: Ledger> Broker<L> {
         account: impl Into<AccountRef>,
         grant: GrantId,
     ) -> Result<Arc<IssuedPair>, BrokerError> {
+        self.0.handle()?;
         let account = self.0.account_of(&account.into()).await?;
-        self.0.refreshed(account, grant).await
+        let ready = self.0.ready(account).await?;
+        let current = ready.grants.iter().find(|ready| ready.grant() == grant);
+        let current = current.ok_or(BrokerError::NeedsAuthorization { account })?;
+        self.0.refreshed(account, grant, Wanted::on_purpose(&current.pair)).await
     }
 
     /// Says that a resource answered 401 to this pair's access token, and returns the one to use
@@ -137,7 +133,10 @@ impl<L: Ledger> Broker<L> {
         }
         match pair.is_narrowed() {
             true => self.0.refreshed_beside(account, pair.grant(), owned(&wanted)).await,
-            false => self.0.refreshed(account, pair.grant()).await,
+            false => {
+                let wanted = Wanted::instead_of(&current.pair);
+                self.0.refreshed(account, pair.grant(), wanted).await
+            }
         }
     }
 
@@ -267,7 +266,11 @@ impl<L: Ledger> Inner<L> {
             if grant.pair.refresh_token().is_none() && !ready.desk()?.config.mints {
                 continue;
             }
-            match self.refreshed(account, grant.grant()).await {
+            let wanted = match grant.is_valid(now_ms) && grant.gives(scopes) {
+                true => Wanted::longer_than(&grant.pair, min_validity),
+                false => Wanted::instead_of(&grant.pair),
+            };
+            match self.refreshed(account, grant.grant(), wanted).await {
                 Ok(pair) => return Ok(pair),
                 Err(error) => {
                     if grant.gives(scopes) && may_still_work(grant, &error) {
@@ -292,159 +295,6 @@ impl<L: Ledger> Inner<L> {
     pub(super) fn is_for(&self, grant: &ReadyGrant, holder: &Holder) -> bool {
         grant.tenants.iter().any(|tenant| tenant == holder.tenant())
             || grant.holders.contains(&self.ledger.holder_tag(holder))
-    }
-
-    /// Joins the refresh of a grant, or starts it.
-    pub(super) async fn refreshed(
-        &self,
-        account: AccountTag,
-        grant: GrantId,
-    ) -> Result<Arc<IssuedPair>, BrokerError> {
-        let inner = self.handle()?;
-        loop {
-            let key = Key::Grant(account, grant);
-            let (mut mine, inner) = (false, Arc::clone(&inner));
-            let work = || {
-                mine = true;
-                async move { inner.refresh_now(account, grant, None).await }
-            };
-            let landed = self.flights.join(key, &self.tasks, work).await;
-            self.meter.refresh(mine);
-            match landed {
-                // Another call on the grant was on its way, for a token beside its chain.
-                Some(Ok(Landed::Beside(_))) if !mine => {}
-                Some(Ok(Landed::Pair(pair))) => {
-                    self.hand(&pair);
-                    self.meter.handed(How::Refreshed);
-                    return Ok(pair);
-                }
-                Some(Err(error)) => return Err(error),
-                _ => return Err(BrokerError::Closed),
-            }
-        }
-    }
-
-    /// Refreshes a grant; beside an operation in doubt if that is what is resolved by it.
-    pub(super) async fn refresh_now(
-        &self,
-        account: AccountTag,
-        grant: GrantId,
-        beside: Option<OpId>,
-    ) -> Result<Landed, BrokerError> {
-        let ready = self.ready(account).await?;
-        let desk = Arc::clone(ready.desk()?);
-        let target = ready.grants.iter().find(|ready| ready.grant() == grant);
-        let target = target.ok_or(BrokerError::NeedsAuthorization { account })?;
-        if target.paused {
-            return Err(BrokerError::Paused { account, grant });
-        }
-        if beside.is_none() {
-            self.check_unspent(&desk, &ready.view, grant).await?;
-        }
-        if desk.config.mints
-            && target.pair.refresh_token().is_none()
-            && let Some((app, user)) = ready.view.app.as_ref().zip(ready.view.user.as_ref())
-        {
-            let account = Account::new(app.clone(), user.clone());
-            let scopes = target.pair.scopes().to_vec();
-            return self.mint_now(&desk, account, scopes, beside).await;
-        }
-        let begin = Begin::refresh(account, grant);
-        let begin = match beside {
-            Some(op) => begin.resending(op),
-            None => begin,
-        };
-        let came = self.call(&desk, Action::Refresh, begin, |upstream, pair| match pair {
-            Some(pair) => upstream.refresh(pair),
-            None => Box::pin(std::future::ready(Outcome::NotSent(NotSent::GivenUp))),
-        });
-        let came = match came.await {
-            Err(BrokerError::Ledger(error)) if matches!(*error, Error::Busy { .. }) => {
-                return Err(self.busy(account, &error));
-            }
-            came => came,
-        };
-        self.shelf.drop(account);
-        let landed = self.landed(&desk, account, grant, came?).await?;
-        if ready.view.provisional {
-            // With an access token that works it can be asked whose it is.
-            self.look_into(account);
-        }
-        Ok(landed)
-    }
-
-    pub(super) async fn mint_now(
-        &self,
-        desk: &Desk,
-        account: Account,
-        scopes: Vec<String>,
-        beside: Option<OpId>,
-    ) -> Result<Landed, BrokerError> {
-        let tag = self.ledger.tag_of(&(&account).into());
-        let begin = Begin::mint(&account).scopes(scopes.iter());
-        let begin = match beside {
-            Some(op) => begin.resending(op),
-            None => begin,
-        };
-        let came = self.call(desk, Action::Mint, begin, move |upstream, _| {
-            Box::pin(async move { upstream.mint(&account, &scopes).await })
-        });
-        let came = match came.await {
-            Err(BrokerError::Ledger(error)) if matches!(*error, Error::Busy { .. }) => {
-                return Err(self.busy(tag, &error));
-            }
-            came => came?,
-        };
-        self.shelf.drop(tag);
-        let grant = match &came.settled {
-            Settled::Issued(pair) => pair.grant(),
-            _ => GrantId::NONE,
-        };
-        self.landed(desk, tag, grant, came).await
-    }
-
-    /// A call on the grant is in doubt, or is on its way by another hand.
-    pub(super) fn busy(&self, account: AccountTag, error: &Arc<Error>) -> BrokerError {
-        match **error {
-            Error::Busy { op, .. } => {
-                self.look_into(account);
-                BrokerError::InDoubt { account, op, reason: None, why: None }
-            }
-            _ => BrokerError::Ledger(Arc::clone(error)),
-        }
-    }
-
-    /// Acts on what a refresh came to, and says it to its callers.
-    pub(super) async fn landed(
-        &self,
-        desk: &Desk,
-        account: AccountTag,
-        grant: GrantId,
-        came: super::call::Came,
-    ) -> Result<Landed, BrokerError> {
-        match came.settled {
-            Settled::Issued(pair) | Settled::DifferentUser(pair) => {
-                if pair.is_beside() {
-                    return Ok(Landed::Pair(Arc::from(pair)));
-                }
-                let (grant, generation) = (pair.grant(), pair.generation());
-                self.bell.ring(Event::Refreshed { account, grant, generation });
-                self.note_came(&pair);
-                let pair: Arc<IssuedPair> = Arc::from(pair);
-                self.schedule(desk, &pair, self.ledger.now_ms());
-                return Ok(Landed::Pair(pair));
-            }
-            Settled::Revoked | Settled::Answered => {
-                let problem = "the provider answered something else than a pair";
-                return Err(BrokerError::Choice { account, problem });
-            }
-            Settled::InDoubt(_) => self.look_into(account),
-            Settled::Refused | Settled::NotSent => {}
-        }
-        if let Some(refusal) = &came.refusal {
-            self.refused(desk, account, grant, refusal).await?;
-        }
-        Err(came.into_error())
     }
 
     fn use_it(&self, ready: &Ready, grant: &ReadyGrant, now_ms: u64, how: How) {

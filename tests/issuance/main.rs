@@ -17,11 +17,13 @@
 #![allow(unreachable_pub, reason = "a module of a test has no reader outside")]
 
 mod asked;
+mod calls;
 mod cancel;
 mod cap;
 mod clicks;
 mod connect;
 mod doubt;
+mod fake;
 mod faults;
 mod holders;
 mod many;
