@@ -20,14 +20,25 @@ const PAUSE_MAX: Duration = Duration::from_secs(300);
 /// At most so many are remembered; of those beyond none is held back.
 const REFUSED_MAX: usize = 16_384;
 
-/// What was refused: a grant's own refresh, or one for a token beside its chain. Scopes that are
-/// refused say nothing of the grant.
-pub(super) type Refused = (AccountTag, GrantId, Beside);
+/// What was refused: a grant's own refresh, or one for a token of some scopes beside its chain. Scopes
+/// that are refused say nothing of the grant, nor of other scopes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Refused {
+    account: AccountTag,
+    grant: GrantId,
+    beside: Vec<String>,
+}
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Beside {
-    No,
-    Yes,
+impl Refused {
+    pub(super) fn of(account: AccountTag, grant: GrantId) -> Self {
+        Self { account, grant, beside: Vec::new() }
+    }
+
+    pub(super) fn beside(mut self, scopes: &[String]) -> Self {
+        self.beside = scopes.to_vec();
+        self.beside.sort_unstable();
+        self
+    }
 }
 
 /// The grants that were refused of late.
@@ -43,15 +54,15 @@ struct Pause {
 
 impl Backoff {
     /// Says what was said, as long as it need not be asked again.
-    pub(super) fn check(&self, refused: Refused) -> Result<(), BrokerError> {
-        match lock(&self.0).get(&refused).filter(|pause| Instant::now() < pause.until) {
+    pub(super) fn check(&self, refused: &Refused) -> Result<(), BrokerError> {
+        match lock(&self.0).get(refused).filter(|pause| Instant::now() < pause.until) {
             Some(pause) => Err(pause.error.clone()),
             None => Ok(()),
         }
     }
 
     /// Notes what came of a call, if it is a refusal.
-    pub(super) fn note(&self, refused: Refused, error: &BrokerError) {
+    pub(super) fn note(&self, refused: &Refused, error: &BrokerError) {
         let BrokerError::Refused { refusal, .. } = error else { return };
         // Where the provider names a time that counts, and the gate knows it.
         if refusal.class() == RefusalClass::Retry && refusal.retry_after_s() > 0 {
@@ -59,23 +70,21 @@ impl Backoff {
         }
         let now = Instant::now();
         let mut pauses = lock(&self.0);
-        if pauses.len() >= REFUSED_MAX && !pauses.contains_key(&refused) {
+        if pauses.len() >= REFUSED_MAX && !pauses.contains_key(refused) {
             pauses.retain(|_, pause| now < pause.until);
         }
-        if pauses.len() >= REFUSED_MAX && !pauses.contains_key(&refused) {
+        if pauses.len() >= REFUSED_MAX && !pauses.contains_key(refused) {
             return;
         }
-        let refusals = pauses.get(&refused).map_or(0, |pause| pause.refusals);
+        let refusals = pauses.get(refused).map_or(0, |pause| pause.refusals);
         let wait = PAUSE_FIRST.saturating_mul(1 << refusals.min(16)).min(PAUSE_MAX);
         let refusals = refusals.saturating_add(1);
-        pauses.insert(refused, Pause { refusals, until: now + wait, error: error.clone() });
+        pauses.insert(refused.clone(), Pause { refusals, until: now + wait, error: error.clone() });
     }
 
-    /// Notes that a pair of a grant came.
-    pub(super) fn end(&self, account: AccountTag, grant: GrantId) {
-        let mut pauses = lock(&self.0);
-        pauses.remove(&(account, grant, Beside::No));
-        pauses.remove(&(account, grant, Beside::Yes));
+    /// Notes that what was refused has come.
+    pub(super) fn end(&self, refused: &Refused) {
+        lock(&self.0).remove(refused);
     }
 }
 
@@ -86,52 +95,53 @@ mod tests {
     use crate::outcome::Refusal;
 
     fn grant(id: u64) -> Refused {
-        (AccountTag::from_bytes([7; 16]), GrantId(id), Beside::No)
+        Refused::of(AccountTag::from_bytes([7; 16]), GrantId(id))
     }
 
     fn refusal(class: RefusalClass, retry_after_s: u32) -> BrokerError {
         let refusal = Refusal::new(class, 400, "invalid_grant", "", &[]);
         let refusal = Box::new(refusal.with_retry_after_s(retry_after_s));
-        BrokerError::Refused { account: grant(1).0, op: OpId(3), refusal }
+        BrokerError::Refused { account: grant(1).account, op: OpId(3), refusal }
     }
 
     #[tokio::test(start_paused = true)]
     async fn each_refusal_in_a_row_doubles_the_pause_up_to_five_minutes() {
         let (backoff, error) = (Backoff::default(), refusal(RefusalClass::Suspended, 0));
         for seconds in [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300] {
-            assert!(backoff.check(grant(1)).is_ok());
-            backoff.note(grant(1), &error);
+            assert!(backoff.check(&grant(1)).is_ok());
+            backoff.note(&grant(1), &error);
             tokio::time::sleep(Duration::from_millis(seconds * 1000 - 1)).await;
-            assert!(matches!(backoff.check(grant(1)), Err(BrokerError::Refused { .. })));
-            assert!(backoff.check(grant(2)).is_ok(), "it is of one grant");
-            assert!(backoff.check((grant(1).0, GrantId(1), Beside::Yes)).is_ok());
+            assert!(matches!(backoff.check(&grant(1)), Err(BrokerError::Refused { .. })));
+            assert!(backoff.check(&grant(2)).is_ok(), "it is of one grant");
+            let beside = grant(1).beside(&[String::from("web")]);
+            assert!(backoff.check(&beside).is_ok());
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        backoff.end(grant(1).0, GrantId(1));
-        backoff.note(grant(1), &error);
+        backoff.end(&grant(1));
+        backoff.note(&grant(1), &error);
         tokio::time::sleep(Duration::from_secs(1)).await;
-        assert!(backoff.check(grant(1)).is_ok(), "a pair that came is a new beginning");
+        assert!(backoff.check(&grant(1)).is_ok(), "a pair that came is a new beginning");
     }
 
     #[tokio::test(start_paused = true)]
     async fn only_refusals_without_a_time_of_their_own_count() {
         let backoff = Backoff::default();
-        backoff.note(grant(1), &refusal(RefusalClass::Retry, 30));
-        backoff.note(grant(1), &BrokerError::Closed);
-        assert!(backoff.check(grant(1)).is_ok());
-        backoff.note(grant(1), &refusal(RefusalClass::Retry, 0));
-        assert!(backoff.check(grant(1)).is_err());
+        backoff.note(&grant(1), &refusal(RefusalClass::Retry, 30));
+        backoff.note(&grant(1), &BrokerError::Closed);
+        assert!(backoff.check(&grant(1)).is_ok());
+        backoff.note(&grant(1), &refusal(RefusalClass::Retry, 0));
+        assert!(backoff.check(&grant(1)).is_err());
     }
 
     #[tokio::test(start_paused = true)]
     async fn no_more_are_remembered_than_there_is_room_for() {
         let (backoff, error) = (Backoff::default(), refusal(RefusalClass::Suspended, 0));
         for id in 0..REFUSED_MAX as u64 + 10 {
-            backoff.note(grant(id), &error);
+            backoff.note(&grant(id), &error);
         }
         assert_eq!(lock(&backoff.0).len(), REFUSED_MAX);
         tokio::time::sleep(Duration::from_secs(1)).await;
-        backoff.note(grant(u64::MAX), &error);
+        backoff.note(&grant(u64::MAX), &error);
         assert_eq!(lock(&backoff.0).len(), 1, "those that are over make room");
     }
 }

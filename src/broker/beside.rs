@@ -1,7 +1,7 @@
 //! Access tokens of other scopes, or for another resource, beside a grant's chain of pairs (RFC 6749,
 //! section 6). They never become the current pair of anybody who asked for none of them.
 
-use super::backoff::Beside;
+use super::backoff::Refused;
 use super::error::BrokerError;
 use super::rules::covers;
 use super::tokens::owned;
@@ -108,9 +108,9 @@ impl<L: Ledger> Inner<L> {
                 mine = true;
                 async move {
                     let (inner, scopes) = work;
+                    let refused = Refused::of(account, grant).beside(&scopes);
                     let call = inner.refresh_beside_now(account, grant, scopes, None);
-                    let refused = (account, grant, Beside::Yes);
-                    let landed = inner.unless_refused(refused, false, call).await;
+                    let landed = inner.unless_refused(&refused, false, call).await;
                     let pair = landed.and_then(|landed| match landed {
                         Landed::Pair(pair) => Ok(pair),
                         _ => Err(BrokerError::Closed),

@@ -5,7 +5,7 @@
 //! other way round.
 
 use super::app::Desk;
-use super::backoff::{Beside, Refused};
+use super::backoff::Refused;
 use super::cache::{Ready, ReadyGrant};
 use super::call::Came;
 use super::error::BrokerError;
@@ -171,8 +171,8 @@ impl<L: Ledger> Inner<L> {
             }
         }
         let call = self.refresh_now(account, grant, None);
-        let refused = (account, grant, Beside::No);
-        match self.unless_refused(refused, wanted.why == Why::Purpose, call).await {
+        let refused = Refused::of(account, grant);
+        match self.unless_refused(&refused, wanted.why == Why::Purpose, call).await {
             Err(error) => {
                 let is_it = |ready: &ReadyGrant| ready.grant() == grant && ready.gives(&[]);
                 self.after_a_look(error, is_it).await
@@ -195,7 +195,7 @@ impl<L: Ledger> Inner<L> {
     /// Makes a call that the provider may refuse, unless it has refused the same just now.
     pub(super) async fn unless_refused(
         &self,
-        refused: Refused,
+        refused: &Refused,
         on_purpose: bool,
         call: impl Future<Output = Result<Landed, BrokerError>> + Send,
     ) -> Result<Landed, BrokerError> {
@@ -203,8 +203,9 @@ impl<L: Ledger> Inner<L> {
             self.backoff.check(refused)?;
         }
         let landed = call.await;
-        if let Err(error) = &landed {
-            self.backoff.note(refused, error);
+        match &landed {
+            Ok(_) => self.backoff.end(refused),
+            Err(error) => self.backoff.note(refused, error),
         }
         landed
     }
@@ -344,10 +345,10 @@ impl<L: Ledger> Inner<L> {
     ) -> Result<Landed, BrokerError> {
         match came.settled {
             Settled::Issued(pair) | Settled::DifferentUser(pair) => {
-                self.backoff.end(account, pair.grant());
                 if pair.is_beside() {
                     return Ok(Landed::Pair(Arc::from(pair)));
                 }
+                self.backoff.end(&Refused::of(account, pair.grant()));
                 let (grant, generation) = (pair.grant(), pair.generation());
                 self.bell.ring(Event::Refreshed { account, grant, generation });
                 self.note_came(&pair);
