@@ -169,7 +169,7 @@ impl Begin {
     ///
     /// An answer with another refresh token than was presented is no longer beside: it is the next
     /// generation. That has the scopes of the one before it, as the refresh token does (RFC 6749,
-    /// section 6); the access token's own are [`IssuedPair::access_scopes`].
+    /// section 6); the access token's own are [`IssuedPair::access_scopes`](super::IssuedPair::access_scopes).
     ///
     /// ```
     #[doc = include_str!("example.txt")]

@@ -13,6 +13,7 @@ use std::io::{self, BufRead, Read as _, Write};
 use std::path::PathBuf;
 use tokenwal::broker::control::{Done, Order, OrderError};
 use tokenwal::broker::{Broker, BrokerError};
+use tokenwal::inspect;
 use tokenwal::ledger::{Line, LineError};
 use tokenwal::{AccountTag, Error, GrantId, Journal, Options, Secret};
 use tokio::task::JoinHandle;
@@ -73,7 +74,7 @@ pub(crate) fn run(args: Args) -> Result<Exit, Failure> {
         }
         return tally.end("would be read");
     }
-    if args.create && !args.dir.exists() {
+    if args.create && matches!(inspect::directory(&args.dir), Err(Error::Missing { .. })) {
         let keys = args.keys.need(&args.dir)?;
         let created = Options::new(keys).create(&args.dir);
         let (journal, _) = created.map_err(Failure::of(&args.dir))?;
