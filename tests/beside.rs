@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokenwal::broker::{
-    AppConfig, Approval, Broker, BrokerError, Call, Choice, Code, Keeps, Listed, Upstream, Which,
+    AppConfig, Approval, Broker, BrokerError, Call, Choice, Code, Keeps, Upstream, Which,
 };
 use tokenwal::profile::Profile;
 use tokenwal::{
@@ -130,18 +130,6 @@ impl Upstream for Asked {
             |at_s| serde_json::json!({ "active": true, "exp": at_s }),
         );
         none((Introspection::parse(told.to_string().as_bytes()), Outcome::Answered))
-    }
-
-    fn mint<'a>(&'a self, _: &'a Account, _: &'a [String]) -> Call<'a, Outcome> {
-        none(Outcome::NotSent(NotSent::GivenUp))
-    }
-
-    fn who<'a>(&'a self, _: &'a IssuedPair) -> Call<'a, Option<User>> {
-        none(None)
-    }
-
-    fn approvals<'a>(&'a self, _: &'a IssuedPair) -> Call<'a, Option<Vec<Listed>>> {
-        none(None)
     }
 }
 

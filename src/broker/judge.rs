@@ -4,16 +4,17 @@
 //! It decides as the broker of that process would if it were configured alike, and does nothing.
 
 use super::app::{AppConfig, Desk};
+use super::builder::LATE_MARGIN;
 use super::death::{Said, probable_cause};
 use super::doubt::{Probed, Step};
 use super::health::{Usage, is_near, is_orphan, usage};
 use super::resolve::case;
 use super::rules::{Keeps, Known, at_stake, keeps};
-use super::upstream::{Approval, Call, Code, Listed, Upstream, Which};
+use super::upstream::{Approval, Call, Code, Upstream};
 use crate::format::value::{Cause, Confidence, RefusalClass};
-use crate::ids::{Account, App, User};
+use crate::ids::App;
 use crate::journal::{AccountView, GrantView, IssuedPair, OperationView};
-use crate::outcome::{Introspection, NotSent, Outcome};
+use crate::outcome::{NotSent, Outcome};
 use std::future::ready;
 
 /// What is known of an app, to judge its accounts by.
@@ -78,7 +79,7 @@ impl AppRules {
 
     /// Says what may be done about an operation that was left without an outcome.
     pub fn step(&self, view: &AccountView, open: &OperationView, now_ms: u64) -> Step {
-        case(&self.desk, view, open, now_ms, super::LATE_MARGIN).step()
+        case(&self.desk, view, open, now_ms, LATE_MARGIN).step()
     }
 
     /// As [`step`](Self::step), once the provider was asked in vain about the refresh token.
@@ -88,7 +89,7 @@ impl AppRules {
         open: &OperationView,
         now_ms: u64,
     ) -> Step {
-        let case = case(&self.desk, view, open, now_ms, super::LATE_MARGIN);
+        let case = case(&self.desk, view, open, now_ms, LATE_MARGIN);
         super::doubt::Case { probed: Some(Probed::Unknown), ..case }.step()
     }
 
@@ -134,26 +135,6 @@ impl Upstream for Nowhere {
 
     fn revoke<'a>(&'a self, _: &'a IssuedPair) -> Call<'a, Outcome> {
         not_sent()
-    }
-
-    fn introspect<'a>(
-        &'a self,
-        _: &'a IssuedPair,
-        _: Which,
-    ) -> Call<'a, (Option<Introspection>, Outcome)> {
-        Box::pin(ready((None, Outcome::NotSent(NotSent::GivenUp))))
-    }
-
-    fn mint<'a>(&'a self, _: &'a Account, _: &'a [String]) -> Call<'a, Outcome> {
-        not_sent()
-    }
-
-    fn who<'a>(&'a self, _: &'a IssuedPair) -> Call<'a, Option<User>> {
-        Box::pin(ready(None))
-    }
-
-    fn approvals<'a>(&'a self, _: &'a IssuedPair) -> Call<'a, Option<Vec<Listed>>> {
-        Box::pin(ready(None))
     }
 }
 

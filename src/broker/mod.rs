@@ -8,7 +8,7 @@
 //! - `holders` is who depends on what, `guard` the provider's cap, `revoke` how a grant ends by our hand,
 //!   `stale` what a claimed copy may present, `import` the way in and out, `reconcile` the comparison
 //!   with the service's own rows, `health` what to show.
-//! - `doubt` and `rules` decide, and do nothing; `resolve` does what `doubt` decides. `death` says why
+//! - `doubt` and `rules` decide, and do nothing; `resolve` does what `doubt` decides, `tend` by itself. `death` says why
 //!   a grant has died.
 //! - `judge` says what the rules are without a broker, `control` takes orders from other processes.
 //! - `call` is the one way to a provider: intent, call, outcome. `flights` keeps it in a task of its
@@ -67,6 +67,7 @@ mod app;
 mod arrivals;
 mod backoff;
 mod beside;
+mod builder;
 mod cache;
 mod call;
 mod connect;
@@ -92,12 +93,14 @@ mod resolve;
 mod revoke;
 mod rules;
 mod stale;
+mod tend;
 #[cfg(test)]
 mod testing;
 mod tokens;
 mod upstream;
 
 pub use app::{AppConfig, AtCap};
+pub use builder::BrokerBuilder;
 pub use connect::{Authorization, Authorize, Connected};
 pub use doubt::{Step, Why};
 pub use error::{BrokerError, CallbackFault};
@@ -110,7 +113,7 @@ pub use resolve::Choice;
 pub use rules::Keeps;
 pub use upstream::{Approval, Call, Code, Listed, Upstream, Which};
 
-use crate::clock::{Entropy, SystemEntropy};
+use crate::clock::Entropy;
 use crate::error::Error;
 use crate::ids::{AccountTag, App, GrantId, Lsn, OpId};
 use crate::journal::{AccountView, IssuedPair, Journal, Ticket};
@@ -134,10 +137,6 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// The deadline of a call, independent of its callers' patience.
-const DEADLINE: Duration = Duration::from_secs(60);
-/// How much later than its deadline a call may still be carried out, unless another time is set.
-const LATE_MARGIN: Duration = Duration::from_secs(60);
 /// At most so many accounts and operations are remembered, each for what is noted of them.
 const NOTED_MAX: usize = 65_536;
 
@@ -230,131 +229,11 @@ impl<L: Ledger> std::fmt::Debug for Inner<L> {
     }
 }
 
-/// Builds a [`Broker`].
-#[derive(Debug)]
-#[must_use = "a builder does nothing until `build`"]
-pub struct BrokerBuilder<L: Ledger> {
-    ledger: L,
-    apps: Vec<AppConfig>,
-    durability: Durability,
-    deadline: Duration,
-    margin: Duration,
-    tends: bool,
-    entropy: Arc<SharedEntropy>,
-}
-
-/// Randomness behind a name, so that what holds it can be shown.
-struct SharedEntropy(Arc<dyn Entropy>);
-
-impl std::fmt::Debug for SharedEntropy {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Entropy")
-    }
-}
-
-impl<L: Ledger> BrokerBuilder<L> {
-    /// Adds an app.
-    pub fn app(mut self, config: AppConfig) -> Self {
-        self.apps.push(config);
-        self
-    }
-
-    /// Sets how far an outcome must be safe before its pair is handed out. The default is
-    /// [`Durability::Local`].
-    pub fn durability(mut self, durability: Durability) -> Self {
-        self.durability = durability;
-        self
-    }
-
-    /// Sets the deadline of every call to a provider. The default is 60 s.
-    pub fn deadline(mut self, deadline: Duration) -> Self {
-        self.deadline = deadline;
-        self
-    }
-
-    /// Sets how much later than its deadline a request may still be carried out by the provider:
-    /// nothing that it says of a token before counts. The default is 60 s.
-    pub fn late_margin(mut self, margin: Duration) -> Self {
-        self.margin = margin;
-        self
-    }
-
-    /// Says whether the broker acts by itself: looks into what an earlier process left in doubt,
-    /// and refreshes ahead of expiry. By default it does; one for a single order should not.
-    pub fn tends(mut self, tends: bool) -> Self {
-        self.tends = tends;
-        self
-    }
-
-    /// Sets where states, nonces and verifiers are drawn from.
-    pub fn entropy(mut self, entropy: Arc<dyn Entropy>) -> Self {
-        self.entropy = Arc::new(SharedEntropy(entropy));
-        self
-    }
-
-    /// Makes the broker, and begins to look into what an earlier process left in doubt.
-    ///
-    /// All that it does it does on the tokio runtime on which this is called, which has to have time
-    /// and I/O, and to live as long as the broker is used: at its end calls on their way are cut, and
-    /// stay in doubt. Callers may be on any other.
-    ///
-    /// # Panics
-    /// Outside of a tokio runtime.
-    #[track_caller]
-    pub fn build(self) -> Broker<L> {
-        let meter = Arc::new(Meter::new());
-        let tasks = Tasks::new(Arc::clone(&meter));
-        let jar = Jar::new(&self.ledger.derive("cookie"));
-        let began = self.ledger.head();
-        let desks = self.apps.into_iter().map(|config| (config.app.clone(), config));
-        let desks = desks.map(|(app, config)| (app, Arc::new(Desk::new(config)))).collect();
-        let broker = Broker(Arc::new_cyclic(|me| Inner {
-            ledger: self.ledger,
-            desks,
-            durability: self.durability,
-            deadline: self.deadline,
-            margin: self.margin,
-            entropy: Arc::clone(&self.entropy.0),
-            jar,
-            bell: Bell::new(Arc::clone(&meter)),
-            shelf: Shelf::new(),
-            flights: Flights::new(),
-            ahead: Arc::new(Ahead::new()),
-            backoff: Backoff::default(),
-            tasks,
-            meter,
-            arrivals: Mutex::new(Arrivals::new(Instant::now())),
-            began,
-            started: Instant::now(),
-            begun: Mutex::default(),
-            wakes: Mutex::default(),
-            looked: Mutex::default(),
-            failed: Mutex::default(),
-            unsettled: Mutex::default(),
-            control: control::Listening::default(),
-            tends: self.tends,
-            me: me.clone(),
-        }));
-        if self.tends {
-            broker.0.begin_tending();
-        }
-        broker
-    }
-}
-
 impl<L: Ledger> Broker<L> {
     /// Begins to configure a broker on a ledger. From then on the broker is the one who writes to it:
     /// it keeps the accounts in use in memory.
     pub fn builder(ledger: L) -> BrokerBuilder<L> {
-        BrokerBuilder {
-            ledger,
-            apps: Vec::new(),
-            durability: Durability::Local,
-            deadline: DEADLINE,
-            margin: LATE_MARGIN,
-            tends: true,
-            entropy: Arc::new(SharedEntropy(Arc::new(SystemEntropy))),
-        }
+        BrokerBuilder::new(ledger)
     }
 
     /// Returns the ledger.

@@ -69,7 +69,8 @@ pub struct Listed {
 /// A provider, as a broker calls it: one app, its credentials, its endpoints.
 ///
 /// A call never fails otherwise than by its [`Outcome`], sends at most one request, and bounds its
-/// own time. The broker lets it run in a task of its own, so that no caller's leaving cuts it.
+/// own time. The broker lets it run in a task of its own, so that no caller's leaving cuts it. What a
+/// provider cannot be asked is left as it is here: nothing is sent, and nothing is known.
 pub trait Upstream: Send + Sync + 'static {
     /// Returns the URL to which a user is sent to approve; none where the provider has none.
     fn authorization_url(&self, approval: Approval<'_>) -> Option<String>;
@@ -81,10 +82,9 @@ pub trait Upstream: Send + Sync + 'static {
     fn refresh<'a>(&'a self, pair: &'a IssuedPair) -> Call<'a, Outcome>;
 
     /// As [`refresh`](Upstream::refresh), for an access token of these scopes (RFC 6749, section 6).
-    /// Where a provider cannot be asked so, nothing is sent.
     fn refresh_for<'a>(&'a self, pair: &'a IssuedPair, scopes: &'a [String]) -> Call<'a, Outcome> {
         let _ = (pair, scopes);
-        Box::pin(std::future::ready(Outcome::NotSent(NotSent::GivenUp)))
+        told(Outcome::NotSent(NotSent::GivenUp))
     }
 
     /// Revokes the pair.
@@ -95,16 +95,32 @@ pub trait Upstream: Send + Sync + 'static {
         &'a self,
         pair: &'a IssuedPair,
         which: Which,
-    ) -> Call<'a, (Option<Introspection>, Outcome)>;
+    ) -> Call<'a, (Option<Introspection>, Outcome)> {
+        let _ = (pair, which);
+        told((None, Outcome::NotSent(NotSent::GivenUp)))
+    }
 
     /// Mints a pair by client credentials or an assertion.
-    fn mint<'a>(&'a self, account: &'a Account, scopes: &'a [String]) -> Call<'a, Outcome>;
+    fn mint<'a>(&'a self, account: &'a Account, scopes: &'a [String]) -> Call<'a, Outcome> {
+        let _ = (account, scopes);
+        told(Outcome::NotSent(NotSent::GivenUp))
+    }
 
     /// Asks whose a pair is, where the answer to the exchange did not say; none where that cannot
     /// be told.
-    fn who<'a>(&'a self, pair: &'a IssuedPair) -> Call<'a, Option<User>>;
+    fn who<'a>(&'a self, pair: &'a IssuedPair) -> Call<'a, Option<User>> {
+        let _ = pair;
+        told(None)
+    }
 
     /// Asks for the provider's own list of the user's live approvals; none where it has none, or
     /// gave none.
-    fn approvals<'a>(&'a self, pair: &'a IssuedPair) -> Call<'a, Option<Vec<Listed>>>;
+    fn approvals<'a>(&'a self, pair: &'a IssuedPair) -> Call<'a, Option<Vec<Listed>>> {
+        let _ = pair;
+        told(None)
+    }
+}
+
+fn told<'a, T: Send + 'a>(told: T) -> Call<'a, T> {
+    Box::pin(std::future::ready(told))
 }

@@ -7,14 +7,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
-use tokenwal::broker::{Approval, Call, Code, Listed, Upstream, Which};
+use tokenwal::broker::{Approval, Call, Code, Upstream, Which};
 use tokenwal::profile::Profile;
 use tokenwal::sandbox::model::{
     ApprovalState, Consent, Model, NewTokens, Recovery, Refused, Rules, Standing,
 };
 use tokenwal::{
-    Account, Action, Doubt, DoubtReason, Introspection, IssuedPair, NotSent, Outcome, Refusal,
-    RefusalClass, TokenResponse, User,
+    Action, Doubt, DoubtReason, Introspection, IssuedPair, NotSent, Outcome, Refusal, RefusalClass,
+    TokenResponse, User,
 };
 
 /// What goes wrong with a call.
@@ -454,10 +454,6 @@ impl Upstream for Provider {
         })
     }
 
-    fn mint<'a>(&'a self, _: &'a Account, _: &'a [String]) -> Call<'a, Outcome> {
-        Box::pin(std::future::ready(Outcome::NotSent(NotSent::GivenUp)))
-    }
-
     fn who<'a>(&'a self, pair: &'a IssuedPair) -> Call<'a, Option<User>> {
         let token = pair.access_token().reveal().to_owned();
         Box::pin(async move {
@@ -466,9 +462,5 @@ impl Upstream for Provider {
             let about = self.model.lock().unwrap().use_access(&token, now_ms)?;
             tokenwal::salesforce_user(&about.identity_url)
         })
-    }
-
-    fn approvals<'a>(&'a self, _: &'a IssuedPair) -> Call<'a, Option<Vec<Listed>>> {
-        Box::pin(std::future::ready(None))
     }
 }

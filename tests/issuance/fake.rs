@@ -6,15 +6,11 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokenwal::broker::{
-    AppConfig, Approval, Authorize, Broker, BrokerError, Call, Code, Connected, Listed, Upstream,
-    Which,
+    AppConfig, Approval, Authorize, Broker, BrokerError, Call, Code, Connected, Upstream,
 };
 use tokenwal::ledger::MemoryLedger;
 use tokenwal::profile::Profile;
-use tokenwal::{
-    Account, App, Clock as _, Holder, Introspection, IssuedPair, NotSent, Outcome, TokenResponse,
-    User,
-};
+use tokenwal::{Account, App, Clock as _, Holder, IssuedPair, Outcome, TokenResponse, User};
 
 pub const ROTATES: &str = "name = \"example\"\n[rotation]\nvalue = \"always\"\n";
 pub const KEEPS: &str = "name = \"example\"\n[rotation]\nvalue = \"never\"\n";
@@ -97,14 +93,6 @@ impl Upstream for Fake {
         Box::pin(async { Outcome::Revoked })
     }
 
-    fn introspect<'a>(
-        &'a self,
-        _: &'a IssuedPair,
-        _: Which,
-    ) -> Call<'a, (Option<Introspection>, Outcome)> {
-        Box::pin(async { (None, Outcome::NotSent(NotSent::GivenUp)) })
-    }
-
     fn mint<'a>(&'a self, _: &'a Account, scopes: &'a [String]) -> Call<'a, Outcome> {
         Box::pin(async move {
             match self.answered().await {
@@ -112,14 +100,6 @@ impl Upstream for Fake {
                 None => Outcome::Issued(self.response(false, &scopes.join(" "))),
             }
         })
-    }
-
-    fn who<'a>(&'a self, _: &'a IssuedPair) -> Call<'a, Option<User>> {
-        Box::pin(async { None })
-    }
-
-    fn approvals<'a>(&'a self, _: &'a IssuedPair) -> Call<'a, Option<Vec<Listed>>> {
-        Box::pin(async { None })
     }
 }
 

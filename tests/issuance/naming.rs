@@ -7,14 +7,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokenwal::broker::{
     AppConfig, Approval, Authorize, Broker, BrokerError, Call, Choice, Code, Connected, Event,
-    Listed, Upstream, Which,
+    Upstream,
 };
 use tokenwal::ledger::{Ledger as _, MemoryLedger};
 use tokenwal::profile::Profile;
-use tokenwal::{
-    Account, App, Clock, Doubt, DoubtReason, Introspection, IssuedPair, NotSent, Outcome,
-    TokenResponse, User,
-};
+use tokenwal::{Account, App, Clock, Doubt, DoubtReason, IssuedPair, Outcome, TokenResponse, User};
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -74,18 +71,6 @@ impl Upstream for Nameless {
         Box::pin(async { Outcome::Revoked })
     }
 
-    fn introspect<'a>(
-        &'a self,
-        _: &'a IssuedPair,
-        _: Which,
-    ) -> Call<'a, (Option<Introspection>, Outcome)> {
-        Box::pin(async { (None, Outcome::Answered) })
-    }
-
-    fn mint<'a>(&'a self, _: &'a Account, _: &'a [String]) -> Call<'a, Outcome> {
-        Box::pin(async { Outcome::NotSent(NotSent::GivenUp) })
-    }
-
     fn who<'a>(&'a self, pair: &'a IssuedPair) -> Call<'a, Option<User>> {
         Box::pin(async {
             self.asked.fetch_add(1, Relaxed);
@@ -96,10 +81,6 @@ impl Upstream for Nameless {
             let works = pair.expires_at_ms().is_none_or(|at_ms| self.clock.now_ms() < at_ms);
             (works && !self.dumb.load(Relaxed)).then(|| User::new("alice").unwrap())
         })
-    }
-
-    fn approvals<'a>(&'a self, _: &'a IssuedPair) -> Call<'a, Option<Vec<Listed>>> {
-        Box::pin(async { None })
     }
 }
 

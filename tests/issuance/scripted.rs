@@ -7,13 +7,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokenwal::broker::{
-    AppConfig, Approval, Authorize, Broker, BrokerError, Call, Code, Connected, Listed, Upstream,
-    Which,
+    AppConfig, Approval, Authorize, Broker, BrokerError, Call, Code, Connected, Upstream, Which,
 };
 use tokenwal::ledger::{Ledger, MemoryLedger};
 use tokenwal::profile::Profile;
 use tokenwal::{
-    Account, App, Clock, Doubt, DoubtReason, Holder, Introspection, IssuedPair, NotSent, Outcome,
+    Account, App, Clock, Doubt, DoubtReason, Holder, Introspection, IssuedPair, Outcome,
     TokenResponse, User,
 };
 
@@ -134,18 +133,6 @@ impl Upstream for Provider {
             let body = says.map(|active| format!("{{\"active\":{active}}}"));
             (body.and_then(|body| Introspection::parse(body.as_bytes())), Outcome::Answered)
         })
-    }
-
-    fn mint<'a>(&'a self, _: &'a Account, _: &'a [String]) -> Call<'a, Outcome> {
-        Box::pin(async { Outcome::NotSent(NotSent::GivenUp) })
-    }
-
-    fn who<'a>(&'a self, _: &'a IssuedPair) -> Call<'a, Option<User>> {
-        Box::pin(async { None })
-    }
-
-    fn approvals<'a>(&'a self, _: &'a IssuedPair) -> Call<'a, Option<Vec<Listed>>> {
-        Box::pin(async { None })
     }
 }
 
