@@ -249,7 +249,7 @@ fn orders_about_what_is_not_there_are_refused_with_advice() {
         assert!(!error.contains("sesame") || error.starts_with("sesame: no member"), "{error}");
         assert!(!advice.is_empty(), "{error}");
     }
-    let line = r#"{"app":{"provider":"p","client_id":"c"},"user":"u","refresh_token":"r\n\"\\é"}"#;
+    let line = r#"{"app":{"provider":"p","client_id":"c"},"user":"u","refresh_token":"r\"\\é"}"#;
     let import = || Order::Import { line: Secret::new(line.into()) };
     let first = give(&served.path, &import()).unwrap();
     assert!(!first.already && first.grant.is_some());
