@@ -3,10 +3,10 @@
 
 use super::backoff::Refused;
 use super::error::BrokerError;
+use super::refresh::again;
 use super::rules::covers;
 use super::tokens::owned;
 use super::{Broker, Inner, Key, Landed};
-use crate::error::Error;
 use crate::format::value::Action;
 use crate::ids::{AccountTag, GrantId, OpId};
 use crate::journal::{AccountRef, Begin, IssuedPair, OperationView};
@@ -145,23 +145,12 @@ impl<L: Ledger> Inner<L> {
     ) -> Result<Landed, BrokerError> {
         let ready = self.ready(account).await?;
         let desk = Arc::clone(ready.desk()?);
-        let target = ready.grants.iter().find(|ready| ready.grant() == grant);
-        let target = target.ok_or(BrokerError::NeedsAuthorization { account })?;
-        if target.paused {
-            return Err(BrokerError::Paused { account, grant });
-        }
-        if resending.is_none() {
-            self.check_unspent(&desk, &ready.view, grant).await?;
-        }
+        let target = self.presentable(&ready, grant, resending).await?;
         if target.pair.refresh_token().is_none() {
             let problem = "the grant has no refresh token to ask for other scopes with";
             return Err(BrokerError::Choice { account, problem });
         }
-        let begin = Begin::refresh(account, grant).beside(scopes.iter());
-        let begin = match resending {
-            Some(op) => begin.resending(op),
-            None => begin,
-        };
+        let begin = again(Begin::refresh(account, grant).beside(scopes.iter()), resending);
         let came = self.call(&desk, Action::Refresh, begin, move |upstream, pair| {
             Box::pin(async move {
                 match pair {
@@ -170,12 +159,7 @@ impl<L: Ledger> Inner<L> {
                 }
             })
         });
-        let came = match came.await {
-            Err(BrokerError::Ledger(error)) if matches!(*error, Error::Busy { .. }) => {
-                return Err(self.busy(account, &error));
-            }
-            came => came,
-        };
+        let came = self.unless_busy(account, came.await)?;
         self.shelf.drop(account);
         self.landed(&desk, account, grant, came?).await
     }

@@ -245,46 +245,30 @@ impl<L: Ledger> Inner<L> {
         pair.map(Landed::Pair).ok_or(error)
     }
 
-    /// Refreshes a grant; beside an operation in doubt if that is what is resolved by it.
+    /// Refreshes a grant; as what stands for an operation in doubt, if that is resolved by it.
     pub(super) async fn refresh_now(
         &self,
         account: AccountTag,
         grant: GrantId,
-        beside: Option<OpId>,
+        resending: Option<OpId>,
     ) -> Result<Landed, BrokerError> {
         let ready = self.ready(account).await?;
         let desk = Arc::clone(ready.desk()?);
-        let target = ready.grants.iter().find(|ready| ready.grant() == grant);
-        let target = target.ok_or(BrokerError::NeedsAuthorization { account })?;
-        if target.paused {
-            return Err(BrokerError::Paused { account, grant });
-        }
-        if beside.is_none() {
-            self.check_unspent(&desk, &ready.view, grant).await?;
-        }
+        let target = self.presentable(&ready, grant, resending).await?;
         if desk.config.mints
             && target.pair.refresh_token().is_none()
             && let Some((app, user)) = ready.view.app.as_ref().zip(ready.view.user.as_ref())
         {
             let account = Account::new(app.clone(), user.clone());
             let scopes = target.pair.scopes().to_vec();
-            return self.mint_now(&desk, account, scopes, beside).await;
+            return self.mint_now(&desk, account, scopes, resending).await;
         }
-        let begin = Begin::refresh(account, grant);
-        let begin = match beside {
-            Some(op) => begin.resending(op),
-            None => begin,
-        };
+        let begin = again(Begin::refresh(account, grant), resending);
         let came = self.call(&desk, Action::Refresh, begin, |upstream, pair| match pair {
             Some(pair) => upstream.refresh(pair),
             None => Box::pin(std::future::ready(Outcome::NotSent(NotSent::GivenUp))),
         });
-        let came = match came.await {
-            Err(BrokerError::Ledger(error)) if matches!(*error, Error::Busy { .. }) => {
-                return Err(self.busy(account, &error));
-            }
-            came => came,
-        };
+        let came = self.unless_busy(account, came.await)?;
         self.shelf.drop(account);
         let landed = self.landed(&desk, account, grant, came?).await?;
         if ready.view.provisional {
@@ -299,23 +283,14 @@ impl<L: Ledger> Inner<L> {
         desk: &Desk,
         account: Account,
         scopes: Vec<String>,
-        beside: Option<OpId>,
+        resending: Option<OpId>,
     ) -> Result<Landed, BrokerError> {
         let tag = self.ledger.tag_of(&(&account).into());
-        let begin = Begin::mint(&account).scopes(scopes.iter());
-        let begin = match beside {
-            Some(op) => begin.resending(op),
-            None => begin,
-        };
+        let begin = again(Begin::mint(&account).scopes(scopes.iter()), resending);
         let came = self.call(desk, Action::Mint, begin, move |upstream, _| {
             Box::pin(async move { upstream.mint(&account, &scopes).await })
         });
-        let came = match came.await {
-            Err(BrokerError::Ledger(error)) if matches!(*error, Error::Busy { .. }) => {
-                return Err(self.busy(tag, &error));
-            }
-            came => came?,
-        };
+        let came = self.unless_busy(tag, came.await)??;
         self.shelf.drop(tag);
         let grant = match &came.settled {
             Settled::Issued(pair) => pair.grant(),
@@ -324,15 +299,39 @@ impl<L: Ledger> Inner<L> {
         self.landed(desk, tag, grant, came).await
     }
 
-    /// A call on the grant is in doubt, or is on its way by another hand.
-    pub(super) fn busy(&self, account: AccountTag, error: &Arc<Error>) -> BrokerError {
-        match **error {
-            Error::Busy { op, .. } => {
-                self.look_into(account);
-                BrokerError::InDoubt { account, op, reason: None, why: None }
-            }
-            _ => BrokerError::Ledger(Arc::clone(error)),
+    /// Returns a grant whose refresh token may be presented: by the first call, or once more in place of
+    /// one in doubt.
+    pub(super) async fn presentable<'a>(
+        &self,
+        ready: &'a Ready,
+        grant: GrantId,
+        resending: Option<OpId>,
+    ) -> Result<&'a ReadyGrant, BrokerError> {
+        let account = ready.view.account_tag;
+        let target = ready.grants.iter().find(|ready| ready.grant() == grant);
+        let target = target.ok_or(BrokerError::NeedsAuthorization { account })?;
+        if target.paused {
+            return Err(BrokerError::Paused { account, grant });
         }
+        if resending.is_none() {
+            self.check_unspent(ready.desk()?, &ready.view, grant).await?;
+        }
+        Ok(target)
+    }
+
+    /// Refuses where no call was made, since one on the grant is in doubt or on its way by another hand.
+    pub(super) fn unless_busy(
+        &self,
+        account: AccountTag,
+        came: Result<Came, BrokerError>,
+    ) -> Result<Result<Came, BrokerError>, BrokerError> {
+        if let Err(BrokerError::Ledger(error)) = &came
+            && let Error::Busy { op, .. } = **error
+        {
+            self.look_into(account);
+            return Err(BrokerError::InDoubt { account, op, reason: None, why: None });
+        }
+        Ok(came)
     }
 
     /// Acts on what a refresh came to, and says it to its callers.
@@ -367,5 +366,13 @@ impl<L: Ledger> Inner<L> {
             self.refused(desk, account, grant, refusal).await?;
         }
         Err(came.into_error())
+    }
+}
+
+/// Begins in place of an operation in doubt, if there is one.
+pub(super) fn again(begin: Begin, resending: Option<OpId>) -> Begin {
+    match resending {
+        Some(op) => begin.resending(op),
+        None => begin,
     }
 }
